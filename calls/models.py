@@ -3,10 +3,12 @@ Rows of a live call are written by recorder.py alone; everything else only reads
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
-
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
@@ -15,6 +17,17 @@ from agents.models import Agent, ConnectionKey
 
 # A process says every few seconds that its calls are alive; after this long it is taken for dead.
 GONE_AFTER = timedelta(seconds=60)
+
+# Calls deleted per transaction when old ones are pruned.
+PRUNE_AT_ONCE = 50
+
+# What a row of the call list shows.
+LISTED = (
+    *("call_id", "attempt", "agent__name", "is_test", "call_type", "direction", "from_number", "to_number"),
+    *("status", "started_at", "duration_s", "close_code", "closed_by", "sockets"),
+    *("turn_count", "reply_ms_median", "fallback_count", "failed_count", "timed_out_count"),
+    *("superseded_count", "interrupted_count", "odd_frames", "events_dropped"),
+)
 
 
 class CallQuerySet(models.QuerySet["Call"]):
@@ -34,8 +47,38 @@ class CallQuerySet(models.QuerySet["Call"]):
 
     def saying(self, words: str) -> CallQuerySet:
         """Calls in which somebody said these words."""
-        said = Utterance.objects.filter(text__icontains=words).values("call")
-        return self.filter(pk__in=said)
+        return self.filter(pk__in=_calls_saying(words))
+
+    def matching(self, term: str) -> CallQuerySet:
+        """Calls found by a part of their id, by a number in whatever way it is written, or by words said."""
+        found = Q(call_id__icontains=term) | Q(pk__in=_calls_saying(term))
+        if digits := _digits(term):
+            found |= Q(from_number__contains=digits) | Q(to_number__contains=digits)
+        return self.filter(found)
+
+    def for_list(self) -> CallQuerySet:
+        """What a row of the list shows, without the call's large JSON columns, in one query."""
+        return self.select_related("agent").only(*LISTED)
+
+    def ended_before(self, moment: datetime) -> CallQuerySet:
+        """Ended calls that are older; the bound on the start lets the index of the list find them."""
+        return self.ended().filter(ended_at__lt=moment, started_at__lt=moment)
+
+    def prune(self, before: datetime) -> Iterator[int]:
+        """Deletes calls that ended before a moment for good, oldest first; yields how many went each time.
+
+        In small transactions, so that the recorder never waits long for its turn to write; whoever
+        stops asking stops the pruning. A live call is never touched.
+        """
+        old = self.ended_before(before).order_by("started_at")
+        while chunk := list(old.values_list("pk", flat=True)[:PRUNE_AT_ONCE]):
+            for pk in chunk:
+                Event.objects.filter(call=pk).delete()
+            with transaction.atomic():
+                Utterance.objects.filter(call__in=chunk).delete()
+                Turn.objects.filter(call__in=chunk).delete()
+                Call.objects.filter(pk__in=chunk).delete()
+            yield len(chunk)
 
 
 class Call(models.Model):
@@ -51,12 +94,14 @@ class Call(models.Model):
         NETWORK = "network", "nobody: the connection was lost"
         SWEEPER = "sweeper", "the sweeper: its process was gone"
 
-    call_id = models.CharField("call id", max_length=255, unique=True)
+    call_id = models.CharField("call id", max_length=255)
+    attempt = models.PositiveIntegerField(
+        default=1,
+        help_text="Counts the calls that came under the same id. The platform never repeats one; people who test do.",
+    )
     agent = models.ForeignKey(Agent, models.SET_NULL, null=True, related_name="calls")
     key = models.ForeignKey(ConnectionKey, models.SET_NULL, null=True, related_name="calls")
-    agent_settings = models.JSONField(
-        default=dict, help_text="The agent's settings as this call started with them."
-    )
+    agent_settings = models.JSONField(default=dict, help_text="The agent's settings as this call started with them.")
     is_test = models.BooleanField("test call", default=False)
 
     call_type = models.CharField(max_length=40, blank=True, default="")
@@ -65,9 +110,7 @@ class Call(models.Model):
     to_number = models.CharField("to", max_length=64, blank=True, default="")
     variables = models.JSONField(default=dict)
     metadata = models.JSONField(null=True, default=None)
-    details = models.JSONField(
-        default=dict, help_text="The platform's call object, without its access token."
-    )
+    details = models.JSONField(default=dict, help_text="The platform's call object, without its access token.")
 
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.LIVE)
     started_at = models.DateTimeField()
@@ -107,6 +150,7 @@ class Call(models.Model):
         ordering = ["-started_at", "-pk"]
         permissions = [("prune_call", "Can delete old calls for good")]
         constraints = [
+            models.UniqueConstraint(fields=["call_id", "attempt"], name="call_attempt_once"),
             models.CheckConstraint(
                 condition=Q(status="live", ended_at=None) | Q(status="ended", ended_at__isnull=False),
                 name="call_ended_has_a_time",
@@ -123,7 +167,7 @@ class Call(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.call_id
+        return self.call_id if self.attempt == 1 else f"{self.call_id} ({self.attempt})"
 
     def get_absolute_url(self) -> str:
         return reverse("admin:calls_call_change", args=[self.pk])
@@ -186,9 +230,7 @@ class Turn(models.Model):
     first_sentence_at = models.DateTimeField(null=True)
     done_at = models.DateTimeField(null=True)
     text = models.TextField("sent", blank=True, default="")
-    heard = models.TextField(
-        blank=True, default="", help_text="The part of it that the transcript shows as spoken."
-    )
+    heard = models.TextField(blank=True, default="", help_text="The part of it that the transcript shows as spoken.")
     protected = models.BooleanField(default=False, help_text="The caller could not talk over it.")
     action = models.JSONField(null=True, help_text="What the platform was asked to do after it.")
     model = models.CharField(max_length=100, blank=True, default="")
@@ -276,3 +318,14 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.direction} {self.kind}"
+
+
+def _calls_saying(words: str) -> models.QuerySet[Utterance, Any]:
+    # a subquery, because a join would need DISTINCT over all the calls it finds
+    return Utterance.objects.filter(text__icontains=words).values("call")
+
+
+def _digits(term: str) -> str:
+    """The digits of a term that can be a part of a number, as in "(415) 555-0123"; else nothing."""
+    digits = re.sub(r"[\s()+./-]", "", term)
+    return digits if digits.isdecimal() and len(digits) >= 3 else ""

@@ -99,9 +99,7 @@ class CallObject(Struct, frozen=True):
     @property
     def variables(self) -> dict[str, str]:
         """Dynamic variables as text, from whichever key carries them (A28)."""
-        found = (
-            self.retell_llm_dynamic_variables or self.uponai_dynamic_variables or self.dynamic_variables or {}
-        )
+        found = self.retell_llm_dynamic_variables or self.uponai_dynamic_variables or self.dynamic_variables or {}
         return {name: _as_text(value) for name, value in found.items()}
 
 
@@ -348,9 +346,7 @@ class Response(Struct, frozen=True, omit_defaults=True, tag_field="response_type
         return _action(self)
 
 
-class AgentInterrupt(
-    Struct, frozen=True, omit_defaults=True, tag_field="response_type", tag="agent_interrupt"
-):
+class AgentInterrupt(Struct, frozen=True, omit_defaults=True, tag_field="response_type", tag="agent_interrupt"):
     """Speech nobody asked for (3.4); `interrupt_id` is a counter of ours."""
 
     interrupt_id: int
@@ -437,9 +433,7 @@ class Metadata(Struct, frozen=True, tag_field="response_type", tag="metadata"):
 
 
 Speech = Response | AgentInterrupt
-Outbound = (
-    Config | Response | Pong | AgentInterrupt | UpdateAgent | ToolCallInvocation | ToolCallResult | Metadata
-)
+Outbound = Config | Response | Pong | AgentInterrupt | UpdateAgent | ToolCallInvocation | ToolCallResult | Metadata
 
 _encoder = msgspec.json.Encoder()
 _outbound: msgspec.json.Decoder[Outbound] = msgspec.json.Decoder(Outbound)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from agents.actions import Action, PressDigits
+from agents.actions import Action, EndCall, PressDigits
 from calls.protocol import (
     AgentConfig,
     AgentInterrupt,
@@ -113,15 +113,15 @@ class Session:
         *,
         agents: Mapping[str, AgentSettings] | None = None,
         memory: Memory | None = None,
-        bad_frames: BadFrames = BadFrames(),
+        bad_frames: BadFrames | None = None,
     ) -> None:
         self.settings = memory.settings if memory else settings
         self.agents = {} if memory and memory.call else dict(agents or {})
         self.call = memory.call if memory else None
         self.greeted = bool(memory and memory.greeted)
         self.interrupts = memory.interrupts if memory else 0
-        self.pending_action = memory.pending_action if memory else None
-        self.bad_frames = bad_frames
+        self.pending_action = _lasting(memory.pending_action if memory else None)
+        self.bad_frames = bad_frames or BadFrames()
         self.turn: Turn | None = None
         self.newest_id: int | None = None
         self.closed = False
@@ -209,6 +209,12 @@ class Session:
         self.closed, self.turn = True, None
         return [Close(code, reason)]
 
+    def farewell(self) -> list[Outgoing]:
+        """The call was to end long ago and the platform has not closed: hang up on purpose (A15)."""
+        if self.closed or not isinstance(self.pending_action, EndCall):
+            return []
+        return self.close(1000, "Call ended.")
+
     def detach(self) -> Memory:
         """Another socket has this call now: say no more here (A14), and hand over what it must know."""
         memory = self.memory()
@@ -238,7 +244,7 @@ class Session:
         self.newest_id = request.response_id
         self.greeted = True  # A26: a begin message that has not been sent by now would be stale
         self.turn = self._turn(request)
-        if self.turn.is_reminder and _bears_repeating(self.pending_action):
+        if self.turn.is_reminder and self.pending_action is not None:
             return self.finish(self.turn, action=self.pending_action)
         return []
 
@@ -272,9 +278,7 @@ class Session:
         turn.text += text
         return list(_responses(turn.response_id, text, protected=turn.protected))
 
-    def finish(
-        self, turn: Turn, text: str = "", action: Action | None = None, *, meant: bool = True
-    ) -> list[Outgoing]:
+    def finish(self, turn: Turn, text: str = "", action: Action | None = None, *, meant: bool = True) -> list[Outgoing]:
         """The last piece of a reply, with its action; nothing once the caller has moved on.
 
         `meant` is false for words that stand in for the responder's: they decide nothing about
@@ -284,7 +288,7 @@ class Session:
             return []
         turn.text, turn.action, turn.complete = turn.text + text, action, True
         if meant:
-            self.pending_action = action if _bears_repeating(action) else None
+            self.pending_action = _lasting(action)
         return list(_responses(turn.response_id, text, done=True, protected=turn.protected, action=action))
 
     def interrupt(self, text: str, action: Action | None = None, *, protected: bool = True) -> list[Outgoing]:
@@ -293,8 +297,7 @@ class Session:
             return []
         self.interrupts += 1
         self.turn = None
-        if _bears_repeating(action):
-            self.pending_action = action
+        self.pending_action = _lasting(action) or self.pending_action
         *first, last = pieces(text)
         fields: dict[str, Any] = {"no_interruption_allowed": protected}
         final = {**fields, **action_fields(action)}
@@ -321,6 +324,6 @@ def _responses(
     ]
 
 
-def _bears_repeating(action: Action | None) -> bool:
+def _lasting(action: Action | None) -> Action | None:
     """Hanging up or transferring is still wanted after an interruption; the same digits twice are not."""
-    return action is not None and not isinstance(action, PressDigits)
+    return None if isinstance(action, PressDigits) else action
