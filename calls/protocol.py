@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from agents.actions import Action, EndCall, PressDigits, Transfer
 
@@ -67,6 +67,8 @@ class Item(Struct, frozen=True):
     multimedia: Raw = Raw()
 
 
+# an id that no database column holds is no id
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Transcript = tuple[Utterance, ...]
 Items = tuple[Item, ...]
 
@@ -120,7 +122,7 @@ class UpdateOnly(Struct, frozen=True, tag_field="interaction_type", tag="update_
 class ResponseRequired(Struct, frozen=True, tag_field="interaction_type", tag="response_required"):
     """The agent should speak (2.4)."""
 
-    response_id: int
+    response_id: Id
     transcript: Transcript = ()
     transcript_with_tool_calls: Items | None = None
 
@@ -128,7 +130,7 @@ class ResponseRequired(Struct, frozen=True, tag_field="interaction_type", tag="r
 class ReminderRequired(Struct, frozen=True, tag_field="interaction_type", tag="reminder_required"):
     """The caller has gone quiet (2.5); shares the ids of `ResponseRequired`."""
 
-    response_id: int
+    response_id: Id
     transcript: Transcript = ()
     transcript_with_tool_calls: Items | None = None
 

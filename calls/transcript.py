@@ -52,9 +52,10 @@ def origin(utterance: Utterance, position: int, sent: Sequence[Sent]) -> Sent | 
     if not heard:
         return None
     told = utterance.response_id()
+    named = [turn for turn in sent if turn.response_id == told]
+    if named:
+        return named[-1]
     for turn in reversed(sent):
-        if told is not None and turn.response_id == told:
-            return turn
         if turn.position <= position and heard in _spoken(turn.text):
             return turn
     return None
