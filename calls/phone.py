@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
@@ -37,6 +38,10 @@ KEEPALIVE_LOST_S = 5.0
 LOST_RECONNECTS = 2
 ABNORMAL_RECONNECTS = 4
 ABNORMAL_CLOSE = 1006
+
+# Words a second, where speech has to take time.
+NOMINAL_PACE = 3.0
+
 SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 Found = TypeVar("Found")
@@ -164,6 +169,10 @@ class Fragment(NamedTuple):
         words = _words(self.text)
         return "".join(words[: int(len(words) * max(0.0, now - self.start) / (self.end - self.start))])
 
+    def until(self, now: float) -> Fragment:
+        """What is left of it when the speaker is cut off; protected words are spoken all the same."""
+        return self if self.protected or now >= self.end else Fragment(self.heard(now), self.start, now)
+
 
 class Utterance(Struct, eq=False):
     """What one side said in one go; `source` tells one reply of the agent from the next."""
@@ -171,6 +180,11 @@ class Utterance(Struct, eq=False):
     role: str
     source: Reply | None
     fragments: list[Fragment]
+
+    def row(self, now: float) -> dict[str, Any]:
+        """As the platform sends it; empty when nothing of it was spoken by `now`."""
+        content = "".join(fragment.heard(now) for fragment in self.fragments).strip()
+        return {"role": self.role, "content": content} if content else {}
 
 
 class Conversation:
@@ -206,16 +220,20 @@ class Conversation:
 
     def cut(self, now: float, heard: str | None = None) -> None:
         """The agent stops talking: what was not spoken by `now` was never said, or exactly `heard` was."""
-        self.spoken_at = now
-        last = self.entries[-1] if self.entries else None
-        if not isinstance(last, Utterance) or last.role != "agent":
-            return
-        if heard is not None:
-            last.fragments = [Fragment(heard, now, now)]
-            return
-        last.fragments = [
-            Fragment(f.text if f.protected else f.heard(now), f.start, min(f.end, now)) for f in last.fragments
-        ]
+        latest = self._agents_latest()
+        for utterance in latest:
+            utterance.fragments = [fragment.until(now) for fragment in utterance.fragments]
+        if heard is not None and latest:
+            for utterance in latest:
+                utterance.fragments = [] if utterance.source is latest[0].source else utterance.fragments
+            latest[0].fragments = [Fragment(heard, now, now)]
+        ends = [fragment.end for utterance in latest for fragment in utterance.fragments]
+        self.spoken_at = max([now, *ends])
+
+    def _agents_latest(self) -> list[Utterance]:
+        """What the agent said since the caller spoke last, the newest first."""
+        speech = (entry for entry in reversed(self.entries) if isinstance(entry, Utterance))
+        return list(takewhile(lambda utterance: utterance.role == "agent", speech))
 
     def note(self, event: Mapping[str, Any]) -> None:
         """A tool event or a key press, for the transcript with tool calls."""
@@ -223,29 +241,32 @@ class Conversation:
 
     def transcript(self, now: float, *, words: bool = False) -> list[dict[str, Any]]:
         """Utterances as the platform sends them, with word timings if wanted."""
-        rows: list[Utterance] = []
+        whole: list[Utterance | dict[str, Any]] = []
         for entry in self.entries:
-            if isinstance(entry, Utterance):
-                same = bool(rows) and entry.source is not None and rows[-1].source is entry.source
-                earlier = rows.pop().fragments if same else []
-                rows.append(Utterance(entry.role, entry.source, earlier + entry.fragments))
-        return [row for utterance in rows if (row := self._row(utterance, now, words))]
+            last = whole[-1] if whole else None
+            if not isinstance(entry, Utterance):
+                continue
+            if isinstance(last, Utterance) and entry.source is not None and last.source is entry.source:
+                whole[-1] = Utterance("agent", entry.source, last.fragments + entry.fragments)
+            else:
+                whole.append(entry)
+        return self._rows(whole, now, words)
 
     def items(self, now: float, *, words: bool = False) -> list[dict[str, Any]]:
         """The same conversation with tool events woven in."""
-        rows = [self._row(entry, now, words) if isinstance(entry, Utterance) else entry for entry in self.entries]
-        return [row for row in rows if row]
+        return self._rows(self.entries, now, words)
 
-    def _row(self, utterance: Utterance, now: float, words: bool) -> dict[str, Any]:
-        """One utterance; empty when nothing of it was spoken."""
-        content = "".join(fragment.heard(now) for fragment in utterance.fragments).strip()
-        if not content:
-            return {}
-        row: dict[str, Any] = {"role": utterance.role, "content": content}
-        if words:
-            start = utterance.fragments[0].start - self.began
-            row["words"] = _timed(content, start, 1 / self.pace if self.pace else 0.3)
-        return row
+    def _rows(self, entries: list[Utterance | dict[str, Any]], now: float, words: bool) -> list[dict[str, Any]]:
+        """What was spoken by `now`, and events. Words that took no time get the time they would have taken."""
+        rows: list[dict[str, Any]] = []
+        each, audio = 1 / (self.pace or NOMINAL_PACE), 0.0
+        for entry in entries:
+            row = entry.row(now) if isinstance(entry, Utterance) else entry
+            if words and isinstance(entry, Utterance) and row:
+                row["words"] = _timed(row["content"], max(audio, entry.fragments[0].start - self.began), each)
+                audio = row["words"][-1]["end"]
+            rows += [row] if row else []
+        return rows
 
 
 def _words(text: str) -> list[str]:
@@ -482,7 +503,7 @@ class Phone:
     `pace` is how fast the agent speaks, in words a second; None speaks at once.
     `words`: transcripts carry word timings. `updates`: announce turns by update_only, as the platform does.
     `timeout`, in seconds, bounds every wait that is not given its own limit.
-    `strict`: once a rule was broken every wait ends with RuleError.
+    `strict`: once a rule was broken, a wait that is not over already ends with RuleError.
     """
 
     def __init__(
@@ -731,10 +752,10 @@ class Phone:
         limit = self.timeout if within is None else within
         deadline = self.now() + limit
         while True:
-            if self.strict and self.violations:
-                raise RuleError("; ".join(self.violations))
             if (found := find()) is not None:
                 return found
+            if self.strict and self.violations:
+                raise RuleError("; ".join(self.violations))
             if not self.is_connected:
                 raise HungUpError(what, self._ending())
             try:

@@ -82,7 +82,7 @@ def _read_line(number: int, row: str, t: float) -> Line:
 
 
 def begins_at_opening(lines: Sequence[Line]) -> bool:
-    """Whether the first line is a server's first frame; otherwise the script begins in the middle of a call."""
+    """Whether the first line is a server's first frame; else the script begins in the middle of a call."""
     first = lines[0].expected
     return isinstance(first, Config) or (isinstance(first, Response) and first.response_id == 0)
 
@@ -172,7 +172,7 @@ class Player:
         self.compared += 1
 
     async def _take(self, line: Line, expected: Outbound) -> Outbound:
-        """The next frame to compare. Echoes are looked for apart: they may overtake speech, or be overtaken."""
+        """The next frame to compare. Echoes are looked for apart: they overtake speech, and are overtaken."""
         wants_echo = isinstance(expected, Pong)
         for place, frame in enumerate(self._early):
             if isinstance(frame, Pong) is wants_echo and not self._overtaken(frame, expected):
@@ -223,6 +223,8 @@ def _diff(expected: Outbound | None, got: Outbound | None) -> list[str]:
     if expected is None or got is None:
         return rows
     wanted, found = (msgspec.to_builtins(frame) for frame in (expected, got))
+    if wanted["response_type"] != found["response_type"]:
+        return rows
     names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     return rows + [f"  {name}: expected {_shown(wanted, name)}, got {_shown(found, name)}" for name in names]
 

@@ -16,6 +16,8 @@ from calls.flags import closed_oddly
 from calls.models import Call, Event, Turn, Utterance
 from calls.transcript import unheard
 
+NOT_HEARD = "not heard"
+
 WHO = {"user": "Caller", "agent": "Agent", "transfer_target": "Transfer target"}
 ASKED = {
     Turn.Kind.BEGIN: "Greeting",
@@ -73,6 +75,7 @@ class TurnRow(Row, frozen=True, kw_only=True):
     heard: str
     dropped: str
     dropped_why: str
+    is_certain: bool
     heard_as: str
     timings: list[tuple[str, str]]
     action: str
@@ -96,7 +99,7 @@ def timeline(call: Call, turns: list[Turn], said: list[Utterance], notes: list[E
     rows: list[Row] = [
         *_said(call, said),
         *(_turn(call, turn, is_last=turn.number == last) for turn in turns),
-        *(_note(call, note) for note in notes),
+        *(_note(call, note) for note in notes if not _is_the_end(call, note)),
     ]
     if not notes:
         rows.extend(_reconnects(call, turns))
@@ -130,6 +133,7 @@ def _said(call: Call, said: list[Utterance]) -> list[Row]:
 
 def _turn(call: Call, turn: Turn, *, is_last: bool) -> TurnRow:
     heard, dropped, heard_as = split(turn.text, turn.heard)
+    why = _dropped_why(call, turn, is_last=is_last)
     return TurnRow(
         shape="turn",
         number=turn.number,
@@ -140,7 +144,8 @@ def _turn(call: Call, turn: Turn, *, is_last: bool) -> TurnRow:
         tone=TONES.get(Turn.Outcome(turn.outcome), ""),
         heard=heard,
         dropped=dropped,
-        dropped_why=_dropped_why(call, turn, is_last=is_last),
+        dropped_why=why,
+        is_certain=why == NOT_HEARD,
         heard_as=heard_as,
         timings=_timings(turn),
         action=words.action(turn.action),
@@ -167,7 +172,7 @@ def split(sent: str, heard: str) -> tuple[str, str, str]:
 
 def _dropped_why(call: Call, turn: Turn, *, is_last: bool) -> str:
     if turn.outcome == Turn.Outcome.SUPERSEDED or not is_last:
-        return "not heard"
+        return NOT_HEARD
     if call.status == Call.Status.LIVE:
         return "not heard yet"
     return "no transcript came after it, so whether it was heard is not known"
@@ -223,6 +228,11 @@ def _note(call: Call, note: Event) -> NoteRow:
     if note.kind in ("bad frame", "odd frame"):
         tone = "warn"
     return NoteRow(shape="note", title=title, facts=facts, tone=tone, **_place(call, note.at, 0))
+
+
+def _is_the_end(call: Call, note: Event) -> bool:
+    """The last socket's end is the call's, which has a row of its own."""
+    return bool(call.ended_at) and note.kind == "socket closed" and _object(note.body).get("socket") == call.sockets
 
 
 def _reconnects(call: Call, turns: list[Turn]) -> list[Row]:
