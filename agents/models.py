@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
@@ -16,6 +17,13 @@ from django.utils import timezone
 
 from agents.responders import RESPONDERS
 from agents.settings import FALLBACK, GREETING, AgentSettings
+
+# The field of the form beside which a violated constraint is shown.
+MENDS = {
+    "agent_platform_id_once": "platform_agent_id",
+    "agent_default_is_active": "is_active",
+    "agent_deadlines_positive": "first_text_s",
+}
 
 UNIT_INTERVAL = [MinValueValidator(0), MaxValueValidator(1)]
 
@@ -70,8 +78,7 @@ class Agent(models.Model):
     greeting_without_variables = models.TextField(
         blank=True,
         default="",
-        help_text="Said instead when a variable of the greeting is missing. Empty: the greeting without its "
-        "variables.",
+        help_text="Said instead when a variable of the greeting is missing. Empty: the greeting without its variables.",
     )
     speak_first = models.BooleanField(
         default=True, help_text="Off: the agent says nothing until the caller has spoken."
@@ -84,8 +91,7 @@ class Agent(models.Model):
     reminder_text = models.TextField(
         blank=True,
         default="",
-        help_text="Said when the caller has gone quiet. Empty: the responder decides (fixed text: the fallback "
-        "text).",
+        help_text="Said when the caller has gone quiet. Empty: the responder decides (fixed text: the fallback text).",
     )
     hold_line = models.TextField(
         blank=True,
@@ -126,8 +132,7 @@ class Agent(models.Model):
     )
     call_details = models.BooleanField(
         default=True,
-        help_text="The platform sends numbers, variables and metadata of the call. Needed for names in the "
-        "greeting.",
+        help_text="The platform sends numbers, variables and metadata of the call. Needed for names in the greeting.",
     )
     transcript_with_tool_calls = models.BooleanField(
         "transcript with tools and keys",
@@ -176,9 +181,7 @@ class Agent(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["is_default"], condition=Q(is_default=True), name="agent_one_default"
-            ),
+            models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="agent_one_default"),
             models.UniqueConstraint(
                 fields=["platform_agent_id"],
                 condition=~Q(platform_agent_id=""),
@@ -203,7 +206,9 @@ class Agent(models.Model):
         """A new default takes the place of the old one, in one transaction."""
         with transaction.atomic():
             if self.is_default:
-                Agent.objects.exclude(pk=self.pk).filter(is_default=True).update(is_default=False)
+                Agent.objects.exclude(pk=self.pk).filter(is_default=True).update(
+                    is_default=False, updated_at=timezone.now()
+                )
             super().save(*args, **kwargs)
 
     def get_absolute_url(self) -> str:
@@ -218,6 +223,19 @@ class Agent(models.Model):
         if self.first_text_s and self.reply_s and self.first_text_s > self.reply_s:
             errors["first_text_s"] = "The first words cannot be due later than the whole reply."
         errors.update(self._responder_errors())
+        if errors:
+            raise ValidationError(errors)
+
+    def validate_constraints(self, exclude: Collection[str] | None = None) -> None:
+        """Beside the field that can mend it. “One default” is left to `save`, which moves the mark."""
+        errors: dict[str, list[ValidationError]] = {}
+        for constraint in self._meta.constraints:
+            if constraint.name == "agent_one_default":
+                continue
+            try:
+                constraint.validate(Agent, self, exclude=set(exclude or ()))
+            except ValidationError as error:
+                errors.setdefault(MENDS.get(constraint.name, NON_FIELD_ERRORS), []).append(error)
         if errors:
             raise ValidationError(errors)
 
@@ -275,9 +293,7 @@ class ConnectionKey(models.Model):
     digest = models.CharField(max_length=64, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, editable=False, help_text="Empty: never.")
-    revoked_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Empty: the key is valid."
-    )
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Empty: the key is valid.")
 
     objects = ConnectionKeyQuerySet.as_manager()
 

@@ -30,6 +30,8 @@ from calls.models import Call, CallQuerySet
 
 # A page must answer; what is left after this long is pruned by asking again, or by the command.
 PRUNE_SECONDS = 20
+# How many calls the command palette offers.
+PALETTE_SHOWS = 20
 # Beyond this many the question before pruning says "more than".
 PRUNE_COUNTED = 10_000
 
@@ -91,7 +93,10 @@ class CallAdmin(ModelAdmin[Call]):
         self, request: HttpRequest, queryset: QuerySet[Call], search_term: str
     ) -> tuple[QuerySet[Call], bool]:
         term = search_term.strip()
-        return cast("CallQuerySet", queryset).matching(term) if term else queryset, False
+        found = cast("CallQuerySet", queryset).matching(term) if term else queryset
+        # the command palette reads all that is found, however much that is
+        from_palette = request.resolver_match is not None and request.resolver_match.url_name == "search"
+        return found[:PALETTE_SHOWS] if from_palette else found, False
 
     @display(description="Call", ordering="call_id")
     def call(self, call: Call) -> str:

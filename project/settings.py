@@ -8,6 +8,7 @@ from typing import Any
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from project import environment as env
@@ -30,6 +31,12 @@ if DEBUG and not env.text("ALLOWED_HOSTS"):
     # a tunnel has another name every day
     ALLOWED_HOSTS = ["*"]
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+
+# Where `make run` listens, and the superuser that it makes if there is none.
+HOST = env.text("HOST", "127.0.0.1")
+PORT = env.integer("PORT", 8000, 1)
+ADMIN_USER = env.text("ADMIN_USER", "admin")
+ADMIN_PASSWORD = env.text("ADMIN_PASSWORD")
 
 # ---------------------------------------------------------------- the platform's door
 
@@ -57,9 +64,7 @@ DRAIN_S = env.seconds("DRAIN_S", 5.0)
 # ---------------------------------------------------------------- database and channel layer
 
 DATABASES: dict[str, Any] = {
-    "default": dj_database_url.parse(
-        env.text("DATABASE_URL", f"sqlite:///{BASE_DIR / 'db.sqlite3'}"), conn_max_age=0
-    )
+    "default": dj_database_url.parse(env.text("DATABASE_URL", f"sqlite:///{BASE_DIR / 'db.sqlite3'}"), conn_max_age=0)
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"].setdefault("OPTIONS", {}).update(
@@ -132,6 +137,8 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
+LOGIN_REDIRECT_URL = "admin:index"
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = env.text("TIME_ZONE", "UTC")
 USE_TZ = True
@@ -187,6 +194,9 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "Switchboard",
     "SITE_SUBHEADER": "answers your voice agents",
     "SITE_SYMBOL": "support_agent",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("switchboard/favicon.svg")}
+    ],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "COMMAND": {"search_models": True},
