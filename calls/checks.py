@@ -6,7 +6,8 @@ import ipaddress
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
 
 BAD_FRAME_POLICIES = ("1002", "1007", "ignore")
 
@@ -50,7 +51,7 @@ def check_accelerator(**kwargs: Any) -> list[CheckMessage]:
     if Utf8Validator.__module__.startswith("autobahn.nvx"):
         return []
     return [
-        Warning(
+        checks.Warning(
             "autobahn runs without its native accelerator (NVX), so every frame is slow.",
             hint="Install autobahn from a binary wheel, and unset AUTOBAHN_USE_NVX.",
             id="calls.W001",

@@ -31,7 +31,7 @@ SAVE_WITHIN_S = 5.0
 NORMAL, LOST = (1000, 1001, 1005), 1006
 
 
-class CallConsumer(AsyncWebsocketConsumer):
+class CallConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has no types
     """The platform's socket. Needs no channel layer: with one, a lost Redis would end every call."""
 
     channel_layer_alias = None
@@ -87,8 +87,9 @@ class CallConsumer(AsyncWebsocketConsumer):
             return
         await self.accept()
         self._take(arrival)
-        await self.deliver(self.session.open())
+        frames = self.session.open()
         self.follow()
+        await self.deliver(frames)
         if self.session.waits_for_details:
             self._after(DETAILS_WAIT_S, self._details_late)
 
@@ -117,6 +118,7 @@ class CallConsumer(AsyncWebsocketConsumer):
         try:
             self._note(frame, text_data or "")
             frames = self.session.receive(frame)
+            self.notebook.settings = self.session.settings  # details may have named another agent
             self.follow()
             await self.deliver(frames)
         except Exception:
@@ -163,7 +165,7 @@ class CallConsumer(AsyncWebsocketConsumer):
             self.reply = None
         if turn is None:
             return
-        self.notebook.taken_up(turn) if turn.inherited else self.notebook.asked(turn)
+        self.notebook.asked(turn)
         if not turn.complete:
             self.reply = Reply(self, turn)
             self.reply.start()

@@ -13,7 +13,8 @@ from django.db import Error, OperationalError, transaction
 
 from agents.models import Agent, ConnectionKey
 from calls.models import Call, Event, Turn, Utterance
-from calls.notebook import Ending, Notebook, Page, TurnNote, UtteranceNote
+from calls.notebook import Notebook, Page
+from calls.notes import Ending, TurnNote, UtteranceNote
 from calls.rows import insert, moment, upsert
 
 log = logging.getLogger("calls.ledger")
@@ -56,12 +57,12 @@ def alive(process: str) -> None:
 
 def _write_all(pages: Sequence[Page]) -> None:
     _open_new([page.notebook for page in pages if page.notebook.pk is None])
-    newest = dict(Call.objects.filter(pk__in=[page.notebook.pk for page in pages]).values_list("pk", "sockets"))
+    newest = dict(Call.objects.filter(pk__in=[_pk(page.notebook) for page in pages]).values_list("pk", "sockets"))
     # a call that was deleted meanwhile has nowhere to be written to
-    pages = [page for page in pages if page.notebook.pk in newest]
+    pages = [page for page in pages if _pk(page.notebook) in newest]
     _write_turns(pages)
     # a socket that another process has taken the call over from may not undo what that one wrote
-    current = [page for page in pages if newest[page.notebook.pk] <= page.notebook.socket]
+    current = [page for page in pages if newest[_pk(page.notebook)] <= page.notebook.socket]
     _write_utterances(current)
     for page in current:
         _write_call(page)
@@ -95,10 +96,16 @@ def _open_new(notebooks: list[Notebook]) -> None:
         book.pk = call.pk
 
 
+def _pk(book: Notebook) -> int:
+    """The key of a call that has been opened."""
+    assert book.pk is not None
+    return book.pk
+
+
 def _write_call(page: Page) -> None:
     book = page.notebook
     if page.summary:
-        Call.objects.filter(pk=book.pk, sockets__lte=book.socket).update(**_call_fields(book))
+        Call.objects.filter(pk=_pk(book), sockets__lte=book.socket).update(**_call_fields(book))
     if page.ending is not None:
         _end(book, page.ending)
 
@@ -122,7 +129,7 @@ def _call_fields(book: Notebook) -> dict[str, Any]:
 def _details_fields(book: Notebook) -> dict[str, Any]:
     call = book.call
     assert call is not None
-    agent = Agent.objects.filter(pk=book.settings.pk).values_list("pk", flat=True).first()
+    agent = Agent.objects.filter(pk=book.settings.pk or 0).values_list("pk", flat=True).first()
     return {
         "agent_id": agent,
         "call_type": _fits(call.call_type, 40),
@@ -175,7 +182,7 @@ def _turn(book: Notebook, note: TurnNote) -> tuple[Any, ...]:
 def _write_utterances(pages: Iterable[Page]) -> None:
     for page in pages:
         if page.length is not None:
-            Utterance.objects.filter(call=page.notebook.pk, position__gte=page.length).delete()
+            Utterance.objects.filter(call=_pk(page.notebook), position__gte=page.length).delete()
     _learn_turns(pages)
     rows = [_utterance(page.notebook, note) for page in pages for note in page.utterances]
     upsert(Utterance, UTTERANCE_COLUMNS, rows, unique=("call_id", "position"), update=UTTERANCE_CHANGES)
@@ -184,13 +191,13 @@ def _write_utterances(pages: Iterable[Page]) -> None:
 def _learn_turns(pages: Iterable[Page]) -> None:
     """The keys of turns that utterances point to, which an upsert does not tell."""
     books = {
-        page.notebook.pk: page.notebook
+        _pk(page.notebook): page.notebook
         for page in pages
         if any(note.turn is not None and note.turn not in page.notebook.turn_pks for note in page.utterances)
     }
     if not books:
         return
-    for pk, call, number in Turn.objects.filter(call__in=books).order_by().values_list("pk", "call", "number"):
+    for pk, call, number in Turn.objects.filter(call__in=books).order_by().values_list("pk", "call_id", "number"):
         books[call].turn_pks[number] = pk
 
 

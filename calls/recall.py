@@ -4,6 +4,7 @@ Synchronous queries only; desk.py runs them beside the event loop."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec import Raw, Struct
 from agents.actions import Action
 from agents.settings import AgentSettings
 from calls.models import Call, Turn, Utterance
-from calls.notebook import Counters, Past, TurnNote, UtteranceNote
+from calls.notes import Counters, Past, TurnNote, UtteranceNote
 from calls.protocol import CallObject
 from calls.protocol import Utterance as Said
 from calls.session import BEGIN, INTERRUPT, Memory
@@ -126,9 +127,9 @@ def _note(turn: Turn) -> TurnNote:
         response_id=turn.response_id,
         kind=turn.kind,
         asked=turn.asked_at.timestamp(),
-        first_text=turn.first_text_at and turn.first_text_at.timestamp(),
-        first_sentence=turn.first_sentence_at and turn.first_sentence_at.timestamp(),
-        done=turn.done_at and turn.done_at.timestamp(),
+        first_text=_at(turn.first_text_at),
+        first_sentence=_at(turn.first_sentence_at),
+        done=_at(turn.done_at),
         text=turn.text,
         heard=turn.heard,
         outcome=turn.outcome,
@@ -140,6 +141,10 @@ def _note(turn: Turn) -> TurnNote:
         tool_calls=turn.tool_calls,
         error=turn.error,
     )
+
+
+def _at(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _heard(row: Utterance, turn: int | None) -> UtteranceNote:
@@ -154,5 +159,4 @@ def _counters(call: Call) -> Counters:
         ping_gap_ms=call.ping_gap_ms,
         odd_frames=call.odd_frames,
         events_dropped=call.events_dropped,
-        interrupted=call.interrupted_count,
     )

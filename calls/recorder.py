@@ -18,7 +18,8 @@ from django.conf import settings
 from django.db import Error, connection
 
 from calls import ledger
-from calls.notebook import Backlog, Notebook, Page
+from calls.notebook import Notebook, Page
+from calls.notes import Backlog
 from calls.sweeper import sweep
 
 log = logging.getLogger("calls.recorder")
@@ -51,10 +52,20 @@ class Recorder:
 
     # ------------------------------------------------------------------ for the consumers
 
+    def start(self) -> None:
+        """Begins to save, and to sweep up after processes that are gone; calls do it if the server has not."""
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._run(), name="recorder"),
+            loop.create_task(self._beat(), name="recorder-heartbeat"),
+        ]
+
     def follow(self, book: Notebook) -> None:
         """This call is live here from now on."""
         self.live.add(book)
-        self._start()
+        self.start()
         self.touch(book)
 
     def touch(self, book: Notebook) -> None:
@@ -86,15 +97,6 @@ class Recorder:
         return saved
 
     # ------------------------------------------------------------------ the task
-
-    def _start(self) -> None:
-        if self._tasks:
-            return
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._run(), name="recorder"),
-            loop.create_task(self._beat(), name="recorder-heartbeat"),
-        ]
 
     async def _run(self) -> None:
         while True:
@@ -157,17 +159,17 @@ class Recorder:
     async def _beat(self) -> None:
         """Says that this process's calls are alive, and closes those of processes that are gone."""
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
             try:
                 await self._in_thread(_beat, bool(self.live))
             except Error as error:
                 log.debug("No heartbeat: %s", error)  # _failed has said it aloud
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def _until(self, done: Callable[[], bool], within_s: float) -> bool:
         try:
             async with asyncio.timeout(within_s):
                 while not done():
-                    self._start()
+                    self.start()
                     waiter = asyncio.get_running_loop().create_future()
                     self._waiting.append(waiter)
                     self._hurry.set()

@@ -24,7 +24,8 @@ from agents.responders.base import (
     ToolStarted,
     Usage,
 )
-from calls.notebook import FAILED, FELL_BACK, TIMED_OUT, Notebook
+from calls.notebook import Notebook
+from calls.notes import FAILED, FELL_BACK, TIMED_OUT
 from calls.protocol import Metadata, ToolCallInvocation, ToolCallResult
 from calls.session import Outgoing, Session, Turn
 
