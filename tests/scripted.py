@@ -23,6 +23,7 @@ from agents.responders.base import (
     ToolStarted,
     Usage,
 )
+from calls import live
 from calls.session import Turn
 from tests.settings import *  # noqa: F403 - how Django settings build on others
 
@@ -59,6 +60,9 @@ class ScriptedResponder(Responder):
     async def _say(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
         yield Text(rest + " ")
 
+    async def _say_last(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
+        yield Text(rest)
+
     async def _done(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
         yield Done(rest)
 
@@ -88,6 +92,20 @@ class ScriptedResponder(Responder):
 
     async def _listen(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
         yield ListenDifferently(**json.loads(rest))
+
+    async def _later_interrupt(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
+        """Once this reply is complete the call is spoken on, unasked; not if the caller moved on before."""
+        line, reply = live.find(turn.call.call_id), asyncio.current_task()
+        assert line is not None, "a call's id is known here only from its details"
+        assert reply is not None
+
+        def interrupt(reply: asyncio.Task[Any]) -> None:
+            if not reply.cancelled():
+                line.own(line.say(rest), "later interrupt")
+
+        reply.add_done_callback(interrupt)
+        for _ in ():
+            yield Text("")
 
     async def _browser(self, rest: str, turn: Turn) -> AsyncIterator[Event]:
         yield ToBrowser(json.loads(rest))

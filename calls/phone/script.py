@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from calls.phone import HungUpError, Phone, PhoneError, RuleError
+from calls.phone.errors import HungUpError, PhoneError, RuleError
+from calls.phone.phone import Phone
 from calls.protocol import (
     Config,
     Outbound,
@@ -29,7 +30,7 @@ class ScriptError(Exception):
     """The script itself is wrong; the message names the line."""
 
 
-class Line(Struct, frozen=True):
+class ScriptLine(Struct, frozen=True):
     """One line: at `t` seconds the platform sends `frame`, the server is to send it, or the socket dies."""
 
     number: int
@@ -45,7 +46,7 @@ class DeviationError(Exception):
     def __init__(
         self,
         why: str,
-        line: Line | None = None,
+        line: ScriptLine | None = None,
         expected: Outbound | None = None,
         got: Outbound | None = None,
     ) -> None:
@@ -55,9 +56,9 @@ class DeviationError(Exception):
         )
 
 
-def read_script(text: str) -> list[Line]:
+def read_script(text: str) -> list[ScriptLine]:
     """The lines of a script; blank ones are skipped. Raises ScriptError."""
-    lines: list[Line] = []
+    lines: list[ScriptLine] = []
     for number, row in enumerate(text.splitlines(), 1):
         if row.strip():
             lines.append(_read_line(number, row, lines[-1].t if lines else 0.0))
@@ -66,11 +67,11 @@ def read_script(text: str) -> list[Line]:
     return lines
 
 
-def _read_line(number: int, row: str, t: float) -> Line:
+def _read_line(number: int, row: str, t: float) -> ScriptLine:
     """`t` is when the line before it is due: the default."""
     try:
         found = msgspec.json.decode(row, type=dict[str, Any])
-        line = msgspec.convert({"number": number, "t": t, "dir": "", **found}, Line)
+        line = msgspec.convert({"number": number, "t": t, "dir": "", **found}, ScriptLine)
         if line.dir not in (IN, OUT, DROP):
             raise ScriptError(f'line {number}: "dir" must be "in", "out" or "drop"')
         if line.dir != DROP and not line.frame:
@@ -81,13 +82,13 @@ def _read_line(number: int, row: str, t: float) -> Line:
     return msgspec.structs.replace(line, number=number, expected=expected)
 
 
-def begins_at_opening(lines: Sequence[Line]) -> bool:
+def begins_at_opening(lines: Sequence[ScriptLine]) -> bool:
     """Whether the first line is a server's first frame; else the script begins in the middle of a call."""
     first = lines[0].expected
     return isinstance(first, Config) or (isinstance(first, Response) and first.response_id == 0)
 
 
-def call_id_of(lines: Sequence[Line]) -> str | None:
+def call_id_of(lines: Sequence[ScriptLine]) -> str | None:
     """The call that the script's own call_details speak of."""
     details = [line.frame["call"] for line in lines if line.frame.get("interaction_type") == "call_details"]
     return next((call["call_id"] for call in details if isinstance(call, dict) and "call_id" in call), None)
@@ -101,7 +102,7 @@ class Player:
     """
 
     def __init__(
-        self, phone: Phone, lines: Sequence[Line], *, speed: float | None = None, timeout: float = 10.0
+        self, phone: Phone, lines: Sequence[ScriptLine], *, speed: float | None = None, timeout: float = 10.0
     ) -> None:
         self.phone, self.lines, self.speed, self.timeout = phone, lines, speed, timeout
         self.compared = 0
@@ -131,7 +132,7 @@ class Player:
         self.phone.details = None  # from here on the script has its own
         self._began = self.phone.now()
 
-    async def _play(self, line: Line) -> None:
+    async def _play(self, line: ScriptLine) -> None:
         if line.dir != OUT:
             await self._wait_for(line)
         if line.dir == DROP or (isinstance(line.expected, Config) and self._used):
@@ -142,36 +143,36 @@ class Player:
         if line.expected is not None:
             await self._compare(line, line.expected)
 
-    async def _wait_for(self, line: Line) -> None:
+    async def _wait_for(self, line: ScriptLine) -> None:
         await asyncio.sleep(max(0.0, self._due(line) - self.phone.now()))
 
-    def _due(self, line: Line) -> float:
+    def _due(self, line: ScriptLine) -> float:
         """When a line is to be sent, on the phone's clock."""
         if self.speed is None:
             return self.phone.now()
         return self._began + (line.t - self.lines[0].t) / self.speed
 
-    async def _dial_again(self, line: Line) -> None:
+    async def _dial_again(self, line: ScriptLine) -> None:
         await self._wait_for(line)
         try:
             await self.phone.reconnect()
         except PhoneError as error:
             raise DeviationError(f"the platform dials again: {error}", line) from None
 
-    async def _send(self, line: Line) -> None:
+    async def _send(self, line: ScriptLine) -> None:
         try:
             await self.phone.send(line.frame)
         except HungUpError as error:
             raise DeviationError(str(error), line) from None
 
-    async def _compare(self, line: Line, expected: Outbound) -> None:
+    async def _compare(self, line: ScriptLine, expected: Outbound) -> None:
         got = await self._take(line, expected)
         wanted = self._with_own_id(expected, got)
         if got != wanted:
             raise DeviationError("another frame than expected", line, wanted, got)
         self.compared += 1
 
-    async def _take(self, line: Line, expected: Outbound) -> Outbound:
+    async def _take(self, line: ScriptLine, expected: Outbound) -> Outbound:
         """The next frame to compare. Echoes are looked for apart: they overtake speech, and are overtaken."""
         wants_echo = isinstance(expected, Pong)
         for place, frame in enumerate(self._early):
@@ -183,7 +184,7 @@ class Player:
                 return frame
             self._early.append(frame)
 
-    async def _next(self, line: Line, expected: Outbound) -> Outbound:
+    async def _next(self, line: ScriptLine, expected: Outbound) -> Outbound:
         try:
             return await self.phone.next_frame(max(0.0, self._due(line) - self.phone.now()) + self.timeout)
         except RuleError as error:
