@@ -8,10 +8,51 @@ from collections.abc import Iterator
 from itertools import count, cycle, islice
 
 ANSWER = "I am sorry, can you say that again?"
-VOCABULARY = (
-    "well I was wondering whether you could tell me if my bike is ready yet because the shop said it would take "
-    "about three days and now it has been almost a week so maybe somebody forgot to call me back about it"
-).split()
+VOCABULARY = [
+    "well",
+    "I",
+    "was",
+    "wondering",
+    "whether",
+    "you",
+    "could",
+    "tell",
+    "me",
+    "if",
+    "my",
+    "bike",
+    "is",
+    "ready",
+    "yet",
+    "because",
+    "the",
+    "shop",
+    "said",
+    "it",
+    "would",
+    "take",
+    "about",
+    "three",
+    "days",
+    "and",
+    "now",
+    "it",
+    "has",
+    "been",
+    "almost",
+    "a",
+    "week",
+    "so",
+    "maybe",
+    "somebody",
+    "forgot",
+    "to",
+    "call",
+    "me",
+    "back",
+    "about",
+    "it",
+]
 GROWTH = (4, 8, 12)
 
 
@@ -33,7 +74,7 @@ def frames(utterances: int, *, timed: bool) -> list[str]:
 
 def _call(utterances: int, timed: bool) -> Iterator[dict[str, object]]:
     spoken = cycle(VOCABULARY)
-    said: list[dict[str, object]] = [utterance("agent", "How may I help you?".split(), 0.4, timed)]
+    said: list[dict[str, object]] = [utterance("agent", ["How", "may", "I", "help", "you?"], 0.4, timed)]
     clock = count(1)
     for number in range(1, utterances + 1):
         at, words = number * 8.0, list(islice(spoken, GROWTH[-1]))

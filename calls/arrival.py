@@ -32,12 +32,15 @@ def arrive(knock: Knock, known: Known, rules: Rules) -> Arrival | Refused:
         return decision
     if back is not None and not _may_take_up(back, decision):
         if live.find(knock.call_id) is not None:
-            return Refused("call id", "another agent has a live call with this id")
+            return Refused("call id", "a live call that came in with another key has this id")
         back = None
+        decision = gate.decide(knock, rules, known.roster, _counts(known))
+        if isinstance(decision, Refused):
+            return decision
     before = live.find(knock.call_id)
     if before is not None:
         old = before.detach()
-        back = _Back(old.detach(), before.notebook)
+        back = _Back(old.detach(), before.notebook.key, before.notebook)
     session = Session(
         decision.agent,
         agents=decision.others,
@@ -52,25 +55,28 @@ class _Back(Struct, frozen=True):
     """A call that was here before: what it remembers, and its notes if they are in this process."""
 
     memory: Memory
+    key: int | None
     notebook: Notebook | None = None
 
 
 def _may_take_up(back: _Back, admitted: Admitted) -> bool:
-    """A key opens its own agent's calls only."""
-    return admitted.key is None or back.memory.settings.pk == admitted.agent.pk
+    """The platform dials the same URL again: with a key of the same agent, or without one as before."""
+    if back.key is None or admitted.key is None:
+        return back.key is admitted.key
+    return back.memory.settings.pk == admitted.agent.pk
 
 
 def _back(call_id: str, recollection: Recollection | None) -> _Back | None:
     """The earlier part of a call, from this process or from the database, whichever is newer."""
     line = live.find(call_id)
     if line is not None:
-        return _Back(line.session.memory(), line.notebook)
+        return _Back(line.session.memory(), line.notebook.key, line.notebook)
     saved = recollection.past.sockets if recollection and recollection.past else 0
     parting = live.parting(call_id)
     if parting is not None and parting.notebook.socket >= saved and _is_redial(parting):
-        return _Back(parting.memory, parting.notebook)
-    if recollection is not None and recollection.memory is not None:
-        return _Back(recollection.memory)
+        return _Back(parting.memory, parting.notebook.key, parting.notebook)
+    if recollection is not None and recollection.memory is not None and recollection.past is not None:
+        return _Back(recollection.memory, recollection.past.key)
     return None
 
 

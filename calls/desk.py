@@ -8,14 +8,14 @@ import logging
 import time
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error
 from msgspec import Struct
 
 from agents.roster import Roster, read_roster
 from agents.settings import AgentSettings
+from calls.dbthread import DatabaseThread
 from calls.recall import Recollection, live_by_agent, recall
 
 log = logging.getLogger("calls.desk")
@@ -45,7 +45,7 @@ class Desk:
         self._asking: dict[str, asyncio.Future[Known]] = {}
         self._task: asyncio.Task[None] | None = None
         self._look_began = 0.0
-        self._thread = ThreadPoolExecutor(1, "desk")
+        self._thread = DatabaseThread("desk")
 
     async def look_up(self, call_id: str) -> Known:
         """Answers within `patience_s` seconds, from the database if it is there."""
@@ -60,12 +60,18 @@ class Desk:
             log.warning("The database cannot be asked; going by what was known last: %s", error)
         return Known(self.roster, fresh=False)
 
+    async def learn(self) -> None:
+        """Reads the roster before anybody knocks, so that a database that fails later has been asked once."""
+        try:
+            self.roster = await self._thread.run(read_roster)
+        except Error as error:
+            log.warning("The agents cannot be read yet: %s", error)
+
     def close(self) -> None:
         """Stops looking; knocks that still wait are answered from memory."""
         if self._task is not None:
             self._task.cancel()
-        self._thread.submit(connection.close)
-        self._thread.shutdown(wait=False)
+        self._thread.close()
 
     def _patience(self) -> float:
         """A look that has been stuck for long already is not waited for again by every newcomer."""
@@ -77,14 +83,17 @@ class Desk:
             self._task = asyncio.get_running_loop().create_task(self._look(), name="desk")
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._asking:
             asking, self._asking = self._asking, {}
             self._look_began = time.monotonic()
             try:
-                found = await loop.run_in_executor(self._thread, _ask, list(asking))
+                found = await self._thread.run(_ask, list(asking))
             except Error as error:
                 _fail(asking, error)
+            except Exception as error:
+                # a fault of ours: those who wait are told, and the next look is made all the same
+                log.exception("A look into the database failed")
+                _fail(asking, Error(str(error)))
             else:
                 self._answer(asking, found)
             finally:
@@ -104,17 +113,13 @@ class _Found(Struct, frozen=True):
 
 
 def _ask(call_ids: list[str]) -> _Found:
-    """The queries of one look; a broken connection is thrown away for the next one."""
-    try:
-        roster = read_roster()
-        capped = any(agent.max_calls is not None for agent in roster.agents.values())
-        return _Found(roster, live_by_agent() if capped else {}, recall(call_ids))
-    except Error:
-        connection.close()
-        raise
+    """The queries of one look."""
+    roster = read_roster()
+    capped = any(agent.max_calls is not None for agent in roster.agents.values())
+    return _Found(roster, live_by_agent() if capped else {}, recall(call_ids))
 
 
-def _fail(asking: Mapping[str, asyncio.Future[Known]], error: Error) -> None:
+def _fail(asking: Mapping[str, asyncio.Future[Known]], error: Exception) -> None:
     for answer in asking.values():
         if not answer.done():
             answer.set_exception(error)

@@ -20,8 +20,8 @@ class Utterance(Struct, frozen=True):
     def span(self) -> tuple[float | None, float | None]:
         """Seconds of audio since the call began at which it starts and ends; None where not told."""
         words = [word for word in _some(self.words, list, []) if isinstance(word, dict)]
-        starts = [word["start"] for word in words if _is_number(word.get("start"))]
-        ends = [word["end"] for word in words if _is_number(word.get("end"))]
+        starts = [float(word["start"]) for word in words if _is_moment(word.get("start"))]
+        ends = [float(word["end"]) for word in words if _is_moment(word.get("end"))]
         return min(starts, default=None), max(ends, default=None)
 
     def response_id(self) -> int | None:
@@ -128,8 +128,9 @@ Inbound = PingPong | CallDetails | UpdateOnly | ResponseRequired | ReminderRequi
 Received = Inbound | Odd
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_moment(value: Any) -> bool:
+    """A number that every database takes for seconds of a call."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def _as_text(value: Any) -> str:
@@ -140,5 +141,8 @@ def _some(raw: Raw, wanted: type, otherwise: Any) -> Any:
     """Undecoded JSON as a value, or `otherwise` when it is absent or of another type."""
     if not bytes(raw):
         return otherwise
-    found = msgspec.json.decode(raw)
+    try:
+        found = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return otherwise  # it was let through undecoded, and need not be good
     return found if isinstance(found, wanted) else otherwise

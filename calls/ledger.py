@@ -43,7 +43,7 @@ def write(pages: Sequence[Page]) -> list[Page]:
         return []
     except OperationalError:
         raise
-    except (Error, ValueError, TypeError):
+    except (Error, ValueError, TypeError, ArithmeticError):
         if len(pages) == 1:
             log.exception("Call %s cannot be recorded; this part of its record is lost", pages[0].notebook.call_id)
             return list(pages)

@@ -51,7 +51,12 @@ def _lenient_details(frame: Mapping[str, Any]) -> Received:
     call = frame.get("call")
     if not isinstance(call, dict):
         return Odd("call_details", "call is missing or not an object")
-    return CallDetails(_fields(CallObject, call))
+    return CallDetails(call_object(call))
+
+
+def call_object(found: Mapping[str, Any]) -> CallObject:
+    """A call object as the platform sent it, or as it was stored."""
+    return _fields(CallObject, found)
 
 
 def _lenient_update(frame: Mapping[str, Any]) -> Received:

@@ -228,7 +228,7 @@ class Notebook:
     def take(self) -> Page:
         """What has changed since the last page; the notebook counts as saved from here on."""
         utterances, length = self.transcript.take(self.turns.recent() if not self.transcript.is_saved else ())
-        for number in {note.turn for note in utterances if note.turn is not None}:
+        for number in self.transcript.reheard(utterances):
             self.turns.heard(number, self.transcript.words_of(number))
         page = Page(
             self, self._summary, self.turns.take(), utterances, length, self._events,

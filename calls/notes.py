@@ -79,6 +79,7 @@ class Past(Struct, frozen=True):
     """What the database knows of a call that comes back: its row, and what the sums go on from."""
 
     pk: int
+    key: int | None
     attempt: int
     sockets: int
     started: float

@@ -3,6 +3,7 @@ Synchronous queries only; desk.py runs them beside the event loop."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
@@ -14,12 +15,14 @@ from msgspec import Raw, Struct
 
 from agents.actions import Action
 from agents.settings import AgentSettings
+from calls.lenient import call_object
 from calls.models import Call, Turn, Utterance
 from calls.notes import Counters, Past, TurnNote, UtteranceNote
-from calls.protocol import CallObject
 from calls.protocol import Utterance as Said
 from calls.session import BEGIN, INTERRUPT, Memory
 from calls.session import Turn as SessionTurn
+
+log = logging.getLogger("calls.recall")
 
 # The platform dials again within seconds. After this long a repeated id is somebody testing: a new call.
 REDIAL_WITHIN_S = 60.0
@@ -40,7 +43,7 @@ def recall(call_ids: Collection[str]) -> dict[str, Recollection]:
     newest: dict[str, Call] = {}
     for call in Call.objects.filter(call_id__in=call_ids).order_by("attempt"):
         newest[call.call_id] = call
-    return {call_id: _recollect(call) for call_id, call in newest.items()}
+    return {call_id: _recollect_safely(call) for call_id, call in newest.items()}
 
 
 def live_by_agent() -> dict[int, int]:
@@ -66,6 +69,15 @@ def _goes_on(call: Call) -> bool:
     return is_redial(call.closed_by, bool(call.agent_settings.get("auto_reconnect")), since.total_seconds())
 
 
+def _recollect_safely(call: Call) -> Recollection:
+    """A row that cannot be read back costs that call its memory, not the others theirs."""
+    try:
+        return _recollect(call)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        log.exception("Call %s cannot be recalled; its next socket begins anew", call.call_id)
+        return Recollection(call.attempt)
+
+
 def _recollect(call: Call) -> Recollection:
     if not _goes_on(call):
         return Recollection(call.attempt)
@@ -76,6 +88,7 @@ def _recollect(call: Call) -> Recollection:
     ]
     past = Past(
         call.pk,
+        call.key_id,
         call.attempt,
         call.sockets,
         call.started_at.timestamp(),
@@ -92,7 +105,7 @@ def _memory(call: Call, turns: list[Turn], heard: list[UtteranceNote]) -> Memory
     last_action = next((turn for turn in reversed(turns) if turn.outcome == Turn.Outcome.COMPLETED), None)
     return Memory(
         settings=msgspec.convert(_known(call.agent_settings), AgentSettings),
-        call=msgspec.convert(call.details, CallObject) if call.details else None,
+        call=call_object(call.details) if call.details else None,
         greeted=bool(turns),
         newest=_session_turn(asked[-1], heard) if asked and asked[-1] is turns[-1] else None,
         interrupts=sum(turn.kind == INTERRUPT for turn in turns),

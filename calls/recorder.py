@@ -12,12 +12,12 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error
 
 from calls import ledger
+from calls.dbthread import DatabaseThread
 from calls.notebook import Notebook, Page
 from calls.notes import Backlog
 from calls.sweeper import sweep
@@ -30,7 +30,8 @@ PROCESS = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
 HEARTBEAT_S = 10.0
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
-CLOSE_WITHIN_S = 10.0
+# The server gives it a little longer (project/serve.py).
+CLOSE_WITHIN_S = 8.0
 
 
 class Recorder:
@@ -48,7 +49,7 @@ class Recorder:
         self._tasks: list[asyncio.Task[None]] = []
         self._failing_since: float | None = None
         self._retry_s = 0.0
-        self._thread = ThreadPoolExecutor(1, "recorder")
+        self._thread = DatabaseThread("recorder")
 
     # ------------------------------------------------------------------ for the consumers
 
@@ -85,15 +86,14 @@ class Recorder:
     async def close(self, within_s: float = CLOSE_WITHIN_S) -> bool:
         """Saves everything there is, as far as the database lets it, and stops; False if something is lost."""
         saved = await self._until(lambda: not self._dirty and not self._writing, within_s)
-        if not saved:
-            log.error("The database did not take the record of %d calls in time; it is lost", len(self._dirty))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        if saved:
-            await self._in_thread(connection.close)
-        self._thread.shutdown(wait=False)
+        self._thread.close()
+        if not saved:
+            log.error("The database did not take the record of %d calls in time; it is lost", len(self._dirty))
+            self._dirty = {}
         return saved
 
     # ------------------------------------------------------------------ the task
@@ -118,15 +118,19 @@ class Recorder:
 
     async def _save(self) -> None:
         self._hurry.clear()
-        self._writing = [book.take() for book in self._dirty]
-        self._dirty = {}
+        dirty, self._dirty = self._dirty, {}
+        self._writing = [page for book in dirty if (page := _page(book))]
         try:
-            await self._in_thread(ledger.write, self._writing)
+            await self._thread.run(ledger.write, self._writing)
         except Error as error:
             self._failed(error)
         except asyncio.CancelledError:
             self._put_back()
             raise
+        except Exception:
+            # whatever it is, it may cost this batch, but not the record of every call from here on
+            log.exception("The record of %d calls could not be written; this part of it is lost", len(self._writing))
+            self._succeeded()
         else:
             self._succeeded()
         self._writing = []
@@ -160,9 +164,11 @@ class Recorder:
         """Says that this process's calls are alive, and closes those of processes that are gone."""
         while True:
             try:
-                await self._in_thread(_beat, bool(self.live))
+                await self._thread.run(_beat, bool(self.live))
             except Error as error:
                 log.debug("No heartbeat: %s", error)  # _failed has said it aloud
+            except Exception:
+                log.exception("The heartbeat failed; it goes on")  # without it, live calls would be swept
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _until(self, done: Callable[[], bool], within_s: float) -> bool:
@@ -182,21 +188,18 @@ class Recorder:
     def _is_writing(self, book: Notebook) -> bool:
         return any(page.notebook is book for page in self._writing)
 
-    async def _in_thread(self, work: Callable[..., object], *args: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, _connected, work, *args)
-
     def leftovers(self) -> list[Page]:
         """What is noted and not saved, for a process that ends without `close`."""
         return [*self._writing, *(book.take() for book in self._dirty)]
 
 
-def _connected(work: Callable[..., object], *args: object) -> None:
-    """Runs in the recorder's thread: a connection that broke is thrown away, so that the next try makes a new one."""
+def _page(book: Notebook) -> Page | None:
     try:
-        work(*args)
-    except Error:
-        connection.close()
-        raise
+        return book.take()
+    except Exception:
+        # a fault of ours in one call's notes must not end the recording of all the others
+        log.exception("Call %s: its notes cannot be read; this part of its record is lost", book.call_id)
+        return None
 
 
 def _beat(has_calls: bool) -> None:

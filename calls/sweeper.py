@@ -41,7 +41,7 @@ def _is_running(process: str) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, ValueError):
+    except (PermissionError, ValueError, OverflowError):
         return True
     return True
 

@@ -20,6 +20,7 @@ class TranscriptBook:
         self._items: Items = ()
         self._dirty_from: int | None = None
         self._has_shrunk = False
+        self._taken_back: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._transcript)
@@ -40,6 +41,7 @@ class TranscriptBook:
 
     def _replace(self, kept: int, transcript: Transcript, at: float) -> None:
         entries = self.entries
+        self._taken_back |= {entry.turn for entry in entries[kept:] if entry.turn is not None}
         for position in range(kept, len(transcript)):
             first_seen = entries[position].first_seen if position < len(entries) else at
             entries[position : position + 1] = [UtteranceNote(position, transcript[position], first_seen, at)]
@@ -73,6 +75,11 @@ class TranscriptBook:
             positions.append(self._dirty_from)
         self._dirty_from = min(positions, default=None)
         self._has_shrunk = self._has_shrunk or length is not None
+
+    def reheard(self, changed: Sequence[UtteranceNote]) -> set[int]:
+        """The turns of which more or less has been heard since the last time."""
+        taken_back, self._taken_back = self._taken_back, set()
+        return taken_back | {entry.turn for entry in changed if entry.turn is not None}
 
     def words_of(self, turn: int) -> str:
         """Everything that was heard of a turn."""

@@ -76,7 +76,7 @@ class TurnBook:
     def _answering(self, frame: Response, position: int, at: float) -> TurnNote | None:
         current = self._current
         if current is not None and current.response_id == frame.response_id and current.kind != INTERRUPT:
-            return current
+            return None if current.kind == BEGIN and current.done is not None else current
         if frame.response_id == 0 and not self.turns:
             self._current = self._begin(0, BEGIN, position, at)
             return self._current

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,11 +38,11 @@ def server(module_daphne: Servers) -> Daphne:
 
 
 @pytest.fixture(scope="module")
-def url(server: Daphne) -> Iterator[dict[str, str]]:
+def url(server: Daphne) -> dict[str, str]:
     """The URLs of agents made for these tests."""
     quick = {"first_text_s": 0.4, "reply_s": 1.2, "hold_after_s": 0.3}
     plain = {"responder": "scripted", "auto_reconnect": False, "call_details": False}
-    yield add_agents(
+    return add_agents(
         server,
         scripted={**plain, "responder": "scripted"},
         quick={**plain, **quick},
@@ -61,7 +60,9 @@ async def test_c1_the_path_with_and_without_a_slash(server: Daphne) -> None:
             await phone.expect_greeting("How may I help you?")
 
 
-@pytest.mark.parametrize("path", ["/llm-websocket/", "/llm-websocket", "/llm-websocket//", "/", "/other/c1", "/a/llm-websocket/x"])
+@pytest.mark.parametrize(
+    "path", ["/llm-websocket/", "/llm-websocket", "/llm-websocket//", "/", "/other/c1", "/a/llm-websocket/x"]
+)
 @played
 async def test_c1_other_paths_and_an_empty_id_are_refused(server: Daphne, path: str) -> None:
     assert await refusal(server.ws_url.removesuffix("/llm-websocket") + path, url_has_call_id=True) == 403
@@ -146,7 +147,9 @@ async def test_c10_a_stream_ends_in_one_final_frame(url: dict[str, str]) -> None
 
 
 @played
-async def test_c11_and_c12_a_newer_request_silences_and_stops_the_older_reply(server: Daphne, url: dict[str, str]) -> None:
+async def test_c11_and_c12_a_newer_request_silences_and_stops_the_older_reply(
+    server: Daphne, url: dict[str, str]
+) -> None:
     async with dial(url["scripted"]) as phone:
         await phone.greeting()
         for number in range(1, 31):
@@ -195,7 +198,9 @@ async def test_c13_updates_do_not_disturb_a_reply(url: dict[str, str]) -> None:
     ],
 )
 @played
-async def test_c14_every_reply_is_completed_whatever_the_responder_does(url: dict[str, str], script: str, heard: str) -> None:
+async def test_c14_every_reply_is_completed_whatever_the_responder_does(
+    url: dict[str, str], script: str, heard: str
+) -> None:
     async with dial(url["quick"]) as phone:
         await phone.greeting()
         assert (await phone.say(script)).text == heard
@@ -306,7 +311,9 @@ async def test_c20_live_settings_out_of_range_never_leave_the_server(url: dict[s
     ids=["no JSON", "empty", "truncated", "too large", "binary"],
 )
 @played
-async def test_c21_bad_frames_close_with_1002_and_end_all_processing(server: Daphne, frame: str | bytes, reason: str) -> None:
+async def test_c21_bad_frames_close_with_1002_and_end_all_processing(
+    server: Daphne, frame: str | bytes, reason: str
+) -> None:
     async with dial(server.ws_url, deviations=True) as phone:
         await phone.greeting()
         await phone.send_raw(frame)
