@@ -106,10 +106,9 @@ def _notebook(knock: Knock, admitted: Admitted, recollection: Recollection | Non
 
 
 def _counts(known: Known) -> Counts:
-    """Calls of other processes are counted by the database, newer ones of this process here."""
-    mine = live.by_agent()
-    agents = {*mine, *known.live_by_agent}
-    return Counts(live.here(), {pk: max(mine.get(pk, 0), known.live_by_agent.get(pk, 0)) for pk in agents})
+    """Calls of other processes are counted by the database, those of this process here."""
+    mine, elsewhere = live.by_agent(), known.live_elsewhere
+    return Counts(live.here(), {pk: mine.get(pk, 0) + elsewhere.get(pk, 0) for pk in {*mine, *elsewhere}})
 
 
 def _said(knock: Knock) -> str:

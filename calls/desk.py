@@ -16,7 +16,8 @@ from msgspec import Struct
 from agents.roster import Roster, read_roster
 from agents.settings import AgentSettings
 from calls.dbthread import DatabaseThread
-from calls.recall import Recollection, live_by_agent, recall
+from calls.recall import Recollection, live_elsewhere, recall
+from calls.recorder import PROCESS
 
 log = logging.getLogger("calls.desk")
 
@@ -28,7 +29,7 @@ class Known(Struct, frozen=True):
     """What the desk can say about a knock; `fresh` is false when the database did not answer in time."""
 
     roster: Roster
-    live_by_agent: Mapping[int, int] = {}
+    live_elsewhere: Mapping[int, int] = {}
     recollection: Recollection | None = None
     fresh: bool = True
 
@@ -116,7 +117,7 @@ def _ask(call_ids: list[str]) -> _Found:
     """The queries of one look."""
     roster = read_roster()
     capped = any(agent.max_calls is not None for agent in roster.agents.values())
-    return _Found(roster, live_by_agent() if capped else {}, recall(call_ids))
+    return _Found(roster, live_elsewhere(PROCESS) if capped else {}, recall(call_ids))
 
 
 def _fail(asking: Mapping[str, asyncio.Future[Known]], error: Exception) -> None:

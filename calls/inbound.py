@@ -9,13 +9,17 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 
-class Utterance(Struct, frozen=True):
+class Utterance(Struct, frozen=True, gc=False):
     """One entry of a transcript (2.6). `words` and `metadata` stay undecoded until somebody asks."""
 
     role: str
     content: str = ""
     words: Raw = Raw()
     metadata: Raw = Raw()
+
+    def alone(self) -> Utterance:
+        """The same without holding the whole frame it came in: undecoded parts are views of that frame."""
+        return Utterance(self.role, self.content, self.words.copy(), self.metadata.copy())
 
     def span(self) -> tuple[float | None, float | None]:
         """Seconds of audio since the call began at which it starts and ends; None where not told."""
@@ -30,7 +34,7 @@ class Utterance(Struct, frozen=True):
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, gc=False):
     """One entry of `transcript_with_tool_calls` (2.7): speech, a tool event, a key press, or something newer."""
 
     role: str

@@ -4,18 +4,20 @@ Nothing else writes to a live call. Reading a call back for its next socket is r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from django.db import Error, OperationalError, transaction
+from django.db import Error, InterfaceError, InternalError, OperationalError, transaction
 
 from agents.models import Agent, ConnectionKey
 from calls.models import Call, Event, Turn, Utterance
 from calls.notebook import Notebook, Page
 from calls.notes import Ending, TurnNote, UtteranceNote
-from calls.rows import insert, moment, upsert
+from calls.protocol import CallObject
+from calls.rows import insert, moment, update, upsert
 
 log = logging.getLogger("calls.ledger")
 
@@ -38,16 +40,33 @@ def write(pages: Sequence[Page]) -> list[Page]:
     poisoned call does not keep the others from being saved.
     """
     try:
-        with transaction.atomic():
+        with _all_or_nothing(pages):
             _write_all(pages)
-        return []
-    except OperationalError:
+    except (OperationalError, InterfaceError, InternalError):
         raise
     except (Error, ValueError, TypeError, ArithmeticError):
         if len(pages) == 1:
             log.exception("Call %s cannot be recorded; this part of its record is lost", pages[0].notebook.call_id)
             return list(pages)
         return [bad for page in pages for bad in write([page])]
+    for page in pages:
+        page.saved = True
+    return []
+
+
+@contextmanager
+def _all_or_nothing(pages: Sequence[Page]) -> Iterator[None]:
+    """A transaction. Keys that rows got in one that is rolled back are nobody's, or soon another call's."""
+    new = [page.notebook for page in pages if page.notebook.pk is None]
+    try:
+        with transaction.atomic():
+            yield
+    except BaseException:
+        for book in new:
+            book.pk = None
+        for page in pages:
+            page.notebook.turn_pks.clear()
+        raise
 
 
 def alive(process: str) -> None:
@@ -56,7 +75,7 @@ def alive(process: str) -> None:
 
 
 def _write_all(pages: Sequence[Page]) -> None:
-    _open_new([page.notebook for page in pages if page.notebook.pk is None])
+    _open_new([page for page in pages if page.notebook.pk is None])
     newest = dict(Call.objects.filter(pk__in=[_pk(page.notebook) for page in pages]).values_list("pk", "sockets"))
     # a call that was deleted meanwhile has nowhere to be written to
     pages = [page for page in pages if _pk(page.notebook) in newest]
@@ -64,36 +83,36 @@ def _write_all(pages: Sequence[Page]) -> None:
     # a socket that another process has taken the call over from may not undo what that one wrote
     current = [page for page in pages if newest[_pk(page.notebook)] <= page.notebook.socket]
     _write_utterances(current)
-    for page in current:
-        _write_call(page)
+    _write_calls(current)
     _write_events(pages)
 
 
 # ---------------------------------------------------------------- calls
 
 
-def _open_new(notebooks: list[Notebook]) -> None:
-    if not notebooks:
+def _open_new(pages: list[Page]) -> None:
+    if not pages:
         return
-    agents = set(Agent.objects.filter(pk__in={book.settings.pk for book in notebooks}).values_list("pk", flat=True))
-    keys = {book.key for book in notebooks if book.key}
+    books = [page.notebook for page in pages]
+    keys = {book.key for book in books if book.key}
     ConnectionKey.objects.filter(pk__in=keys).update(last_used_at=datetime.now(UTC))
+    agents = set(Agent.objects.filter(pk__in={book.settings.pk for book in books}).values_list("pk", flat=True))
     keys = set(ConnectionKey.objects.filter(pk__in=keys).values_list("pk", flat=True))
-    for book in notebooks:
-        call, _ = Call.objects.get_or_create(
+    for page in pages:
+        book = page.notebook
+        call, is_new = Call.objects.get_or_create(
             call_id=book.call_id,
             attempt=book.attempt,
             defaults={
+                **_identity(book),
                 "agent_id": book.settings.pk if book.settings.pk in agents else None,
                 "key_id": book.key if book.key in keys else None,
                 "started_at": _moment(book.started),
-                "seen_at": datetime.now(UTC),
-                "process": book.process,
                 "is_test": book.is_test,
-                "sockets": book.socket,
             },
         )
         book.pk = call.pk
+        page.identity = page.identity and not is_new
 
 
 def _pk(book: Notebook) -> int:
@@ -102,17 +121,27 @@ def _pk(book: Notebook) -> int:
     return book.pk
 
 
-def _write_call(page: Page) -> None:
-    book = page.notebook
-    if page.summary:
-        Call.objects.filter(pk=_pk(book), sockets__lte=book.socket).update(**_call_fields(book))
-    if page.ending is not None:
-        _end(book, page.ending)
+def _write_calls(pages: Iterable[Page]) -> None:
+    for page in pages:
+        if page.identity:
+            book = page.notebook
+            # details may have named another agent, and an agent may have been deleted since
+            agent = Agent.objects.filter(pk=book.settings.pk or 0).values_list("pk", flat=True).first()
+            row = Call.objects.filter(pk=_pk(book), sockets__lte=book.socket)
+            row.update(**_identity(book), agent_id=agent)
+    sums = [page.notebook for page in pages if page.sums]
+    rows = [(*book.sums().values(), _pk(book), book.socket) for book in sums]
+    if sums:
+        update(Call, tuple(sums[0].sums()), "id = %s AND sockets <= %s", rows)
+    for page in pages:
+        # else the next socket has come in since, and the call goes on
+        if page.ending is not None and page.ending is page.notebook.ending:
+            _end(page.notebook, page.ending)
 
 
-def _call_fields(book: Notebook) -> dict[str, Any]:
-    fields = {
-        **book.summary(),
+def _identity(book: Notebook) -> dict[str, Any]:
+    """What a call's row says besides sums: which socket of which process has it, and what its details told."""
+    fields: dict[str, Any] = {
         "sockets": book.socket,
         "process": book.process,
         "seen_at": datetime.now(UTC),
@@ -121,17 +150,11 @@ def _call_fields(book: Notebook) -> dict[str, Any]:
     if book.live:
         fields |= {"status": Call.Status.LIVE, "ended_at": None, "duration_s": None}
         fields |= {"close_code": None, "closed_by": "", "close_reason": ""}
-    if book.call is not None:
-        fields |= _details_fields(book)
-    return fields
+    return fields if book.call is None else fields | _details(book, book.call)
 
 
-def _details_fields(book: Notebook) -> dict[str, Any]:
-    call = book.call
-    assert call is not None
-    agent = Agent.objects.filter(pk=book.settings.pk or 0).values_list("pk", flat=True).first()
+def _details(book: Notebook, call: CallObject) -> dict[str, Any]:
     return {
-        "agent_id": agent,
         "call_type": _fits(call.call_type, 40),
         "direction": _fits(call.direction, 40),
         "from_number": _fits(call.from_number, 64),

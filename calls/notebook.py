@@ -37,12 +37,14 @@ class Page(Struct):
     """What has changed since the last page, as copies: to be written in one go, or put back."""
 
     notebook: Notebook
-    summary: bool
+    identity: bool
+    sums: bool
     turns: list[TurnNote]
     utterances: list[UtteranceNote]
     length: int | None
     events: list[EventNote]
     ending: Ending | None
+    saved: bool = False
 
 
 class Notebook:
@@ -86,8 +88,7 @@ class Notebook:
         self._last_ping: float | None = None
         self._odd: set[str] = set()
         self._events: list[EventNote] = []
-        self._summary = False
-        self._ended = False
+        self._identity = self._sums = self._ended = False
 
     def now(self) -> float:
         """Seconds since the epoch by a clock that no time step moves during the call."""
@@ -101,7 +102,7 @@ class Notebook:
         self.turns.socket = self.socket
         self.live, self.ending, self._ended = True, None, False
         self._last_ping = None
-        self._summary = True
+        self._identity = True
         self.note("socket opened", {"socket": self.socket, "from": source})
 
     def closed(self, by: str, code: int | None, reason: str = "") -> None:
@@ -109,7 +110,7 @@ class Notebook:
         at = self.now()
         self.live = False
         self.ending, self._ended = Ending(at, by, code, reason), True
-        self._summary = True
+        self._sums = True
         self.turns.cut_off(at)
         self.note("socket closed", {"socket": self.socket, "by": by, "code": code, "reason": reason})
 
@@ -155,14 +156,14 @@ class Notebook:
 
     def _details(self, frame: CallDetails, text: str, at: float) -> None:
         self.call, self.details = frame.call, redacted(text)
-        self._summary = True
+        self._identity = True
         self._event(at, "in", "call_details", {"call": self.details})
 
     def _odd_frame(self, kind: str, why: str, at: float) -> None:
         self.counters.odd_frames += 1
         if self.first_odd(kind):
             self._odd.add(kind)
-            self._summary = True
+            self._sums = True
             self._event(at, "note", "odd frame", {"kind": kind, "why": why})
 
     def first_odd(self, kind: str) -> bool:
@@ -185,9 +186,9 @@ class Notebook:
         at, position = self.now(), len(self.transcript)
         match frame:
             case Response():
-                self._summary |= self.turns.answered(frame, position, at)
+                self._sums |= self.turns.answered(frame, position, at)
             case AgentInterrupt():
-                self._summary |= self.turns.interrupted(frame, position, at)
+                self._sums |= self.turns.interrupted(frame, position, at)
             case ToolCallInvocation():
                 self.turns.tool_started(frame, at)
             case ToolCallResult():
@@ -213,7 +214,7 @@ class Notebook:
             return
         if self.backlog.waiting >= self.backlog.limit:
             self.counters.events_dropped += 1
-            self._summary = True
+            self._sums = True
             return
         self.backlog.waiting += 1
         self._events.append(EventNote(at, direction, kind, body))
@@ -223,7 +224,7 @@ class Notebook:
     @property
     def is_saved(self) -> bool:
         """Nothing waits to be written."""
-        return not (self._events or self._summary) and self.turns.is_saved and self.transcript.is_saved
+        return not (self._events or self._identity or self._sums) and self.turns.is_saved and self.transcript.is_saved
 
     def take(self) -> Page:
         """What has changed since the last page; the notebook counts as saved from here on."""
@@ -231,10 +232,11 @@ class Notebook:
         for number in self.transcript.reheard(utterances):
             self.turns.heard(number, self.transcript.words_of(number))
         page = Page(
-            self, self._summary, self.turns.take(), utterances, length, self._events,
+            self, self._identity, self._sums, self.turns.take(), utterances, length, self._events,
             self.ending if self._ended else None,
         )  # fmt: skip
-        self._events, self._summary, self._ended = [], False, False
+        self._events = []
+        self._identity = self._sums = self._ended = False
         return page
 
     def put_back(self, page: Page) -> None:
@@ -242,14 +244,15 @@ class Notebook:
         self._events = page.events + self._events
         self.turns.put_back(page.turns)
         self.transcript.put_back(page.utterances, page.length)
-        self._summary |= page.summary
+        self._identity |= page.identity
+        self._sums |= page.sums
         self._ended |= page.ending is not None and self.ending is page.ending
 
-    def summary(self) -> dict[str, Any]:
+    def sums(self) -> dict[str, Any]:
         """The sums on the call's row, under the names of its columns."""
         counters = self.counters
         return {
-            **self.turns.summary(),
+            **self.turns.sums(),
             "interrupted_count": self.turns.interruptions(),
             "ping_count": counters.pings,
             "ping_gap_ms": counters.ping_gap_ms,

@@ -38,7 +38,7 @@ class TurnNote(Struct):
     error: str = ""
 
 
-class UtteranceNote(Struct):
+class UtteranceNote(Struct, gc=False):
     """An entry of the newest transcript; `turn` is the number of the turn an agent's words came from."""
 
     position: int
@@ -48,7 +48,7 @@ class UtteranceNote(Struct):
     turn: int | None = None
 
 
-class EventNote(Struct, frozen=True):
+class EventNote(Struct, frozen=True, gc=False):
     """One frame or note; `body` is JSON text."""
 
     at: float

@@ -46,10 +46,10 @@ def recall(call_ids: Collection[str]) -> dict[str, Recollection]:
     return {call_id: _recollect_safely(call) for call_id, call in newest.items()}
 
 
-def live_by_agent() -> dict[int, int]:
-    """How many calls of each agent are live, in all processes."""
-    rows = Call.objects.fresh().filter(agent__isnull=False).values_list("agent").annotate(Count("pk")).order_by()
-    return dict(rows)
+def live_elsewhere(process: str) -> dict[int, int]:
+    """How many calls of each agent are live in other processes than this one, which knows its own better."""
+    elsewhere = Call.objects.fresh().filter(agent__isnull=False).exclude(process=process)
+    return dict(elsewhere.values_list("agent").annotate(Count("pk")).order_by())
 
 
 def is_redial(closed_by: str, keepalive: bool, since_s: float) -> bool:

@@ -148,6 +148,9 @@ class Recorder:
 
     def _put_back(self) -> None:
         for page in self._writing:
+            if page.saved:  # written by itself before the database went away
+                self.backlog.waiting -= len(page.events)
+                continue
             page.notebook.put_back(page)
             self.touch(page.notebook)
         self._writing = []

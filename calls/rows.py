@@ -28,6 +28,13 @@ def upsert(
     _run(_statement(model._meta.db_table, tuple(names), tuple(unique), tuple(update)), rows)
 
 
+def update(model: type[models.Model], names: Sequence[str], where: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Changes the columns `names` of rows found by `where`, SQL whose places are the last values of each row."""
+    quote = connection.ops.quote_name
+    changes = ", ".join(f"{quote(name)} = %s" for name in names)
+    _run(f"UPDATE {quote(model._meta.db_table)} SET {changes} WHERE {where}", rows)  # noqa: S608 - as below
+
+
 def moment(at: float | None) -> Any:
     """Seconds since the epoch as this database takes a moment."""
     if at is None:

@@ -44,7 +44,8 @@ class TranscriptBook:
         self._taken_back |= {entry.turn for entry in entries[kept:] if entry.turn is not None}
         for position in range(kept, len(transcript)):
             first_seen = entries[position].first_seen if position < len(entries) else at
-            entries[position : position + 1] = [UtteranceNote(position, transcript[position], first_seen, at)]
+            entry = UtteranceNote(position, transcript[position].alone(), first_seen, at)
+            entries[position : position + 1] = [entry]
         if len(transcript) < len(entries):
             del entries[len(transcript) :]
             self._has_shrunk = True

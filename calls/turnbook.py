@@ -158,7 +158,7 @@ class TurnBook:
         numbers = {note.number for note in taken}
         self._dirty |= {note.number: note for note in self.turns if note.number in numbers}
 
-    def summary(self) -> dict[str, Any]:
+    def sums(self) -> dict[str, Any]:
         """Sums over the turns, under the names of the call's columns."""
         asked = [note for note in self.turns if note.kind not in (BEGIN, INTERRUPT)]
         waits = [round((note.first_text - note.asked) * 1000) for note in asked if note.first_text]

@@ -168,7 +168,9 @@ def test_an_interrupt_counts_up_and_cancels_the_running_reply() -> None:
     """protocol.md 4.7 and C19."""
     session = a_session()
     turn = turn_of(session, ResponseRequired(1))
-    assert session.interrupt("We close soon.") == [AgentInterrupt(1, "We close soon.", True, no_interruption_allowed=True)]
+    assert session.interrupt("We close soon.") == [
+        AgentInterrupt(1, "We close soon.", True, no_interruption_allowed=True)
+    ]
     assert session.turn is None
     assert session.speak(turn, "late") == []
     [second] = session.interrupt("Now.", EndCall(), protected=False)
