@@ -15,7 +15,7 @@ from django.db import Error, InterfaceError, InternalError, OperationalError, tr
 from agents.models import Agent, ConnectionKey
 from calls.models import Call, Event, Turn, Utterance
 from calls.notebook import Notebook, Page
-from calls.notes import Ending, TurnNote, UtteranceNote
+from calls.notes import Ending, Identity, TurnNote, UtteranceNote
 from calls.protocol import CallObject
 from calls.rows import insert, moment, update, upsert
 
@@ -75,24 +75,26 @@ def alive(process: str) -> None:
 
 
 def _write_all(pages: Sequence[Page]) -> None:
-    _open_new([page for page in pages if page.notebook.pk is None])
+    new = _open_new([page for page in pages if page.notebook.pk is None])
     newest = dict(Call.objects.filter(pk__in=[_pk(page.notebook) for page in pages]).values_list("pk", "sockets"))
     # a call that was deleted meanwhile has nowhere to be written to
     pages = [page for page in pages if _pk(page.notebook) in newest]
     _write_turns(pages)
     # a socket that another process has taken the call over from may not undo what that one wrote
-    current = [page for page in pages if newest[_pk(page.notebook)] <= page.notebook.socket]
+    current = [page for page in pages if newest[_pk(page.notebook)] <= page.socket]
     _write_utterances(current)
-    _write_calls(current)
+    _write_calls(current, new)
     _write_events(pages)
 
 
 # ---------------------------------------------------------------- calls
 
 
-def _open_new(pages: list[Page]) -> None:
+def _open_new(pages: list[Page]) -> set[int]:
+    """Rows for calls that have none yet; the keys of those that are really new, and say all there is to say."""
     if not pages:
-        return
+        return set()
+    new = set()
     books = [page.notebook for page in pages]
     keys = {book.key for book in books if book.key}
     ConnectionKey.objects.filter(pk__in=keys).update(last_used_at=datetime.now(UTC))
@@ -104,7 +106,8 @@ def _open_new(pages: list[Page]) -> None:
             call_id=book.call_id,
             attempt=book.attempt,
             defaults={
-                **_identity(book),
+                "seen_at": datetime.now(UTC),
+                **(_identity(page, page.identity) if page.identity else {}),
                 "agent_id": book.settings.pk if book.settings.pk in agents else None,
                 "key_id": book.key if book.key in keys else None,
                 "started_at": _moment(book.started),
@@ -112,7 +115,9 @@ def _open_new(pages: list[Page]) -> None:
             },
         )
         book.pk = call.pk
-        page.identity = page.identity and not is_new
+        if is_new:
+            new.add(call.pk)
+    return new
 
 
 def _pk(book: Notebook) -> int:
@@ -121,39 +126,37 @@ def _pk(book: Notebook) -> int:
     return book.pk
 
 
-def _write_calls(pages: Iterable[Page]) -> None:
+def _write_calls(pages: Iterable[Page], new: set[int]) -> None:
     for page in pages:
-        if page.identity:
-            book = page.notebook
+        if page.identity is not None and page.notebook.pk not in new:
             # details may have named another agent, and an agent may have been deleted since
-            agent = Agent.objects.filter(pk=book.settings.pk or 0).values_list("pk", flat=True).first()
-            row = Call.objects.filter(pk=_pk(book), sockets__lte=book.socket)
-            row.update(**_identity(book), agent_id=agent)
-    sums = [page.notebook for page in pages if page.sums]
-    rows = [(*book.sums().values(), _pk(book), book.socket) for book in sums]
+            agent = Agent.objects.filter(pk=page.identity.settings.pk or 0).values_list("pk", flat=True).first()
+            row = Call.objects.filter(pk=_pk(page.notebook), sockets__lte=page.socket)
+            row.update(**_identity(page, page.identity), agent_id=agent)
+    sums = [(page, page.sums) for page in pages if page.sums is not None]
     if sums:
-        update(Call, tuple(sums[0].sums()), "id = %s AND sockets <= %s", rows)
+        rows = [(*found.values(), _pk(page.notebook), page.socket) for page, found in sums]
+        update(Call, tuple(sums[0][1]), "id = %s AND sockets <= %s", rows)
     for page in pages:
-        # else the next socket has come in since, and the call goes on
-        if page.ending is not None and page.ending is page.notebook.ending:
-            _end(page.notebook, page.ending)
+        if page.ending is not None:
+            _end(page, page.ending)
 
 
-def _identity(book: Notebook) -> dict[str, Any]:
+def _identity(page: Page, identity: Identity) -> dict[str, Any]:
     """What a call's row says besides sums: which socket of which process has it, and what its details told."""
     fields: dict[str, Any] = {
-        "sockets": book.socket,
-        "process": book.process,
+        "sockets": page.socket,
+        "process": page.notebook.process,
         "seen_at": datetime.now(UTC),
-        "agent_settings": msgspec.to_builtins(book.settings),
+        "agent_settings": msgspec.to_builtins(identity.settings),
     }
-    if book.live:
+    if identity.live or page.ending is not None:  # opened again, and perhaps ended again: _end has that word
         fields |= {"status": Call.Status.LIVE, "ended_at": None, "duration_s": None}
         fields |= {"close_code": None, "closed_by": "", "close_reason": ""}
-    return fields if book.call is None else fields | _details(book, book.call)
+    return fields if identity.call is None else fields | _details(identity.details, identity.call)
 
 
-def _details(book: Notebook, call: CallObject) -> dict[str, Any]:
+def _details(details: dict[str, Any], call: CallObject) -> dict[str, Any]:
     return {
         "call_type": _fits(call.call_type, 40),
         "direction": _fits(call.direction, 40),
@@ -161,13 +164,13 @@ def _details(book: Notebook, call: CallObject) -> dict[str, Any]:
         "to_number": _fits(call.to_number, 64),
         "variables": _clean(call.variables),
         "metadata": _clean(call.metadata),
-        "details": _clean(book.details),
+        "details": _clean(details),
     }
 
 
-def _end(book: Notebook, ending: Ending) -> None:
-    call = Call(pk=book.pk, started_at=_moment(book.started))
-    call.end(_moment(ending.at), by=ending.by, code=ending.code, reason=ending.reason, socket=book.socket)
+def _end(page: Page, ending: Ending) -> None:
+    call = Call(pk=_pk(page.notebook), started_at=_moment(page.notebook.started))
+    call.end(_moment(ending.at), by=ending.by, code=ending.code, reason=ending.reason, socket=page.socket)
 
 
 # ---------------------------------------------------------------- turns, utterances, events

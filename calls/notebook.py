@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from agents.settings import AgentSettings
-from calls.notes import Backlog, Counters, Ending, EventNote, Past, TurnNote, UtteranceNote
+from calls.notes import Backlog, Counters, Ending, EventNote, Identity, Past, TurnNote, UtteranceNote
 from calls.protocol import (
     AgentInterrupt,
     CallDetails,
@@ -37,8 +37,9 @@ class Page(Struct):
     """What has changed since the last page, as copies: to be written in one go, or put back."""
 
     notebook: Notebook
-    identity: bool
-    sums: bool
+    socket: int
+    identity: Identity | None
+    sums: dict[str, Any] | None
     turns: list[TurnNote]
     utterances: list[UtteranceNote]
     length: int | None
@@ -232,9 +233,16 @@ class Notebook:
         for number in self.transcript.reheard(utterances):
             self.turns.heard(number, self.transcript.words_of(number))
         page = Page(
-            self, self._identity, self._sums, self.turns.take(), utterances, length, self._events,
+            self,
+            self.socket,
+            Identity(self.live, self.settings, self.call, self.details) if self._identity else None,
+            self.sums() if self._sums else None,
+            self.turns.take(),
+            utterances,
+            length,
+            self._events,
             self.ending if self._ended else None,
-        )  # fmt: skip
+        )
         self._events = []
         self._identity = self._sums = self._ended = False
         return page
@@ -244,8 +252,8 @@ class Notebook:
         self._events = page.events + self._events
         self.turns.put_back(page.turns)
         self.transcript.put_back(page.utterances, page.length)
-        self._identity |= page.identity
-        self._sums |= page.sums
+        self._identity |= page.identity is not None
+        self._sums |= page.sums is not None
         self._ended |= page.ending is not None and self.ending is page.ending
 
     def sums(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from msgspec import Struct
 
 from agents.actions import Action
-from calls.protocol import Utterance
+from agents.settings import AgentSettings
+from calls.protocol import CallObject, Utterance
 
 OPEN, COMPLETED, SUPERSEDED, CUT_OFF = "open", "completed", "superseded", "cut_off"
 FAILED, TIMED_OUT, FELL_BACK = "failed", "timed_out", "fell_back"
@@ -64,6 +65,15 @@ class Ending(Struct, frozen=True):
     by: str
     code: int | None
     reason: str
+
+
+class Identity(Struct, frozen=True):
+    """Whose call it is and what its details told, at the moment of a page."""
+
+    live: bool
+    settings: AgentSettings
+    call: CallObject | None
+    details: dict[str, Any]
 
 
 class Counters(Struct):
