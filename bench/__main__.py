@@ -8,7 +8,6 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable
 
 from bench import load
 from bench.conversation import frames
@@ -39,18 +38,26 @@ def _options() -> argparse.Namespace:
 
 
 def cost_of_a_frame(rounds: int) -> None:
-    """µs of the server's processor time per frame, both servers in turn, so that drift hits both."""
+    """µs of the server's processor time per frame, the servers in turn, so that drift hits all."""
     scripts = {"small": load.script(SMALL, timed=False), "long": load.script(LONG, timed=True)}
-    with serve(ECHO) as echo, serve(OURS) as ours:
-        print("| frames | mean size | bare echo, µs | ours, everything recorded, µs | ratio | goal |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    with serve(ECHO, "daphne") as stock, serve(ECHO) as tuned, serve(OURS) as ours:
+        print(
+            "| frames | mean size | echo on stock Daphne, µs | echo on project.serve, µs "
+            "| ours, everything recorded, µs | ours to stock echo | goal | ours to tuned echo |"
+        )
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for size, (script, kilobytes) in scripts.items():
-            for server in (echo, ours):
+            servers = (stock, tuned, ours)
+            for server in servers:
                 _cpu_per_frame(server, script)
-            pairs = [(_cpu_per_frame(echo, script), _cpu_per_frame(ours, script)) for _ in range(rounds)]
-            floor, cost = (statistics.median(column) for column in zip(*pairs, strict=True))
-            ratio = statistics.median(cost / floor for floor, cost in pairs)
-            print(f"| {size} | {kilobytes:.1f} kB | {floor:.0f} | {cost:.0f} | {ratio:.2f} | {GOALS[size]} |")
+            found = [[_cpu_per_frame(server, script) for server in servers] for _ in range(rounds)]
+            floor, tuned_floor, cost = (statistics.median(column) for column in zip(*found, strict=True))
+            ratio = statistics.median(row[2] / row[0] for row in found)
+            other = statistics.median(row[2] / row[1] for row in found)
+            print(
+                f"| {size} | {kilobytes:.1f} kB | {floor:.0f} | {tuned_floor:.0f} | {cost:.0f} "
+                f"| {ratio:.2f} | {GOALS[size]} | {other:.2f} |"
+            )
     print()
 
 
@@ -78,7 +85,7 @@ def many_calls(calls: int, seconds: float) -> None:
     with serve(OURS, LLM_MAX_CALLS=str(calls * 2)) as server:
         idle = server.memory_kb()
         before, began = server.cpu_s(), time.monotonic()
-        found = _uv(load.paced(server.url, calls, seconds, script))
+        found = asyncio.run(load.paced(server.url, calls, seconds, script))
         took, used = time.monotonic() - began, server.cpu_s() - before
         grown = (server.memory_kb() - idle) / calls
     replies, pings = sorted(found.replies), sorted(found.pings)
@@ -89,11 +96,6 @@ def many_calls(calls: int, seconds: float) -> None:
     )
     print(f"  ping to pong: p50 {_at(pings, 0.5):.1f} ms, worst {pings[-1]:.0f} ms of {len(pings)} (goal: 1000)")
     print(f"  server: {used / took * 100:.0f} % of one core, {grown:.0f} kB of memory per call (goal: 100)")
-
-
-def _uv(work: Awaitable[load.Pace]) -> load.Pace:
-    run: Callable[[Awaitable[load.Pace]], load.Pace] = asyncio.run  # type: ignore[assignment]
-    return run(work)
 
 
 def _at(values: list[float], share: float) -> float:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from bench.conversation import frames
 
 PING = '"ping_pong"'
+NEW_CALLS_A_SECOND = 100
 
 
 class Pace(Struct):
@@ -40,12 +41,12 @@ async def flat_out(url: str, calls: int, script: list[str], rounds: int) -> int:
 
 
 async def paced(url: str, calls: int, seconds: float, script: list[str]) -> Pace:
-    """Like real calls: a frame every 0.8 s, a ping every 2 s, each call beginning somewhere in a 2 s span."""
+    """Like real calls: a frame every 0.8 s, a ping every 2 s, a hundred new calls a second at the beginning."""
     found = Pace(replies=[], pings=[])
     spoken = [frame for frame in script if PING not in frame]
 
     async def call(number: int) -> None:
-        await asyncio.sleep(2.0 * number / calls)
+        await asyncio.sleep(number / NEW_CALLS_A_SECOND)
         async with websockets.connect(f"{url}/paced-{number}-{time.time_ns()}", compression=None) as socket:
             await socket.recv()
             sent: dict[str, float] = {}

@@ -39,8 +39,8 @@ class Server:
 
 
 @contextmanager
-def serve(application: str, **environment: str) -> Iterator[Server]:
-    """`application` under project.serve on a free port of the loopback, stopped at the end."""
+def serve(application: str, command: str = "project.serve", **environment: str) -> Iterator[Server]:
+    """`application` under `command`, ours or stock `daphne`, on a free port of the loopback, stopped at the end."""
     home = Path(tempfile.mkdtemp(prefix="switchboard-bench-"))
     env = {
         **os.environ, "DEBUG": "0", "SECRET_KEY": "bench-" * 12, "ENV_FILE": str(home / "none"),
@@ -50,9 +50,9 @@ def serve(application: str, **environment: str) -> Iterator[Server]:
     _manage(env, "migrate", "-v0")
     _manage(env, "setup")
     log = home / "log"
-    command = [sys.executable, "-m", "project.serve", "-e", "tcp:0:interface=127.0.0.1", application]
+    words = [sys.executable, "-m", command, "-e", "tcp:0:interface=127.0.0.1", "--access-log", os.devnull, application]
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
     try:
         os.sched_setaffinity(process.pid, {SERVER_CORE})
         yield Server(process, _port(process, log), log)

@@ -12,6 +12,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from django.conf import settings
 from django.db import Error
@@ -27,6 +28,8 @@ log = logging.getLogger("calls.recorder")
 # Names this process in a call's row: who holds the newest socket. The sweeper reads it back.
 PROCESS = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
 
+# Taking pages is the recorder's only work on the event loop: a thousand in one go would hold up every call.
+PAGES_AT_ONCE = 50
 HEARTBEAT_S = 10.0
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
@@ -118,8 +121,7 @@ class Recorder:
 
     async def _save(self) -> None:
         self._hurry.clear()
-        dirty, self._dirty = self._dirty, {}
-        self._writing = [page for book in dirty if (page := _page(book))]
+        self._take()
         try:
             await self._thread.run(ledger.write, self._writing)
         except Error as error:
@@ -134,6 +136,19 @@ class Recorder:
         else:
             self._succeeded()
         self._writing = []
+        self._tell()
+
+    def _take(self) -> None:
+        taken = list(islice(self._dirty, PAGES_AT_ONCE))
+        for book in taken:
+            del self._dirty[book]
+        self._writing = [page for book in taken if (page := _page(book))]
+
+    def _tell(self) -> None:
+        """What is left of this batch follows at once; those who wait look again."""
+        if self._dirty:
+            self._wake.set()
+            self._hurry.set()
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():

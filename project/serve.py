@@ -96,7 +96,7 @@ class CallServer(Server):  # type: ignore[misc]  # daphne has no annotations
         reactor.callWhenRunning(self.begin_work)
 
     def begin_work(self) -> None:
-        self.beginning = asyncio.get_running_loop().create_task(begin_work())
+        self.beginning = twisted_loop.create_task(begin_work())  # Twisted calls this just before the loop runs
 
     def run(self) -> None:
         # before it listens: who sees it listen may stop it
@@ -255,8 +255,8 @@ def keep_pauses_short() -> None:
     full collections are rare, and threads take shorter turns."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    sys.setswitchinterval(0.005)
+    gc.set_threshold(2_000, 10, 1_000)
+    sys.setswitchinterval(0.001)
 
 
 async def flush_record() -> None:

@@ -147,15 +147,13 @@ def test_a_call_that_never_comes_back_is_ended_by_the_command(start: Any) -> Non
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-@played
-async def test_a_call_that_never_comes_back_is_ended_by_the_next_server(start: Any, daphne: Servers) -> None:
+def test_a_call_that_never_comes_back_is_ended_by_the_next_server_at_its_start(start: Any, daphne: Servers) -> None:
+    """Nobody has to call first."""
     server = start()
-    await asyncio.to_thread(lose, server, "orphan")
-    after = await asyncio.to_thread(daphne, database=server, env=ENV)
-    async with dial(after.ws_url) as phone:
-        await phone.greeting()
-        call = await asyncio.to_thread(ended, after, "orphan", within=20)
-        assert pick(call, "closed_by", "sockets") == ("sweeper", 1)
+    lose(server, "orphan")
+    after = daphne(database=server, env=ENV)
+    call = ended(after, "orphan", within=20)
+    assert pick(call, "closed_by", "sockets") == ("sweeper", 1)
 
 
 def lose(server: Daphne, call_id: str) -> None:
