@@ -24,6 +24,7 @@ from agents.responders.base import (
     Usage,
 )
 from calls import live
+from calls.notebook import Notebook
 from calls.session import Turn
 from tests.settings import *  # noqa: F403 - how Django settings build on others
 
@@ -157,4 +158,15 @@ class BrokenResponder(Responder):
         raise ValueError("no such model")
 
 
+_received = Notebook.received
+
+
+def received(self: Notebook, frame: Any, text: str) -> None:
+    """The notebook, with a fault of our own making in it."""
+    if "trip over this" in text:
+        raise RuntimeError("a fault of ours")
+    _received(self, frame, text)
+
+
+Notebook.received = received  # type: ignore[method-assign]
 RESPONDERS |= {responder.kind: responder for responder in (ScriptedResponder, BrokenResponder)}

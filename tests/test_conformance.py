@@ -333,6 +333,17 @@ async def test_c22_odd_frames_leave_the_call_working(server: Daphne) -> None:
 
 
 @played
+async def test_c23_a_fault_of_ours_is_1011_and_never_a_hang_up(server: Daphne, url: dict[str, str]) -> None:
+    async with dial(url["scripted"], "c23", deviations=True) as phone:
+        await phone.greeting()
+        await phone.ask("trip over this")
+        await phone.expect_closed(1011, "Server error.")
+    async with dial(url["scripted"], "c23") as again:
+        await again.expect_greeting("How may I help you?")
+        await again.expect_reply("done Still here.", "Still here.")
+
+
+@played
 async def test_c24_after_a_drop_config_no_second_greeting_and_the_answer_is_closed(url: dict[str, str]) -> None:
     async with dial(url["by_name"], details={"retell_llm_dynamic_variables": {"customer_name": "Ines"}}) as phone:
         await phone.greeting()
