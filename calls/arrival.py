@@ -13,7 +13,8 @@ from calls.desk import Known
 from calls.gate import Admitted, Counts, Knock, Refused, Rules
 from calls.notebook import Notebook
 from calls.recall import Recollection, is_redial
-from calls.session import BadFrames, Memory, Session
+from calls.session import Session
+from calls.turns import BadFrames, Memory
 
 
 class Arrival(Struct):

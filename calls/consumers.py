@@ -18,7 +18,8 @@ from calls.arrival import Arrival, arrive
 from calls.notebook import Notebook
 from calls.recorder import Recorder
 from calls.reply import Reply
-from calls.session import DETAILS_WAIT_S, OUR_FAULT, Close, Outgoing, Session, Turn
+from calls.session import DETAILS_WAIT_S, OUR_FAULT, Session
+from calls.turns import Close, Outgoing, Turn
 
 log = logging.getLogger("calls")
 

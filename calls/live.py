@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from calls.notebook import Notebook
-from calls.session import Memory
+from calls.turns import Memory
 
 if TYPE_CHECKING:
     from calls.consumers import CallConsumer

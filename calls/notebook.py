@@ -26,9 +26,9 @@ from calls.protocol import (
     ToolCallResult,
     UpdateOnly,
 )
-from calls.session import Turn
 from calls.transcriptbook import TranscriptBook
 from calls.turnbook import TurnBook
+from calls.turns import Turn
 
 _json = msgspec.json.Encoder()
 

@@ -19,8 +19,8 @@ from calls.lenient import call_object
 from calls.models import Call, Turn, Utterance
 from calls.notes import Counters, Past, TurnNote, UtteranceNote
 from calls.protocol import Utterance as Said
-from calls.session import BEGIN, INTERRUPT, Memory
-from calls.session import Turn as SessionTurn
+from calls.turns import BEGIN, INTERRUPT, Memory
+from calls.turns import Turn as SessionTurn
 
 log = logging.getLogger("calls.recall")
 

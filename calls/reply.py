@@ -27,7 +27,8 @@ from agents.responders.base import (
 from calls.notebook import Notebook
 from calls.notes import FAILED, FELL_BACK, TIMED_OUT
 from calls.protocol import Metadata, ToolCallInvocation, ToolCallResult
-from calls.session import Outgoing, Session, Turn
+from calls.session import Session
+from calls.turns import Outgoing, Turn
 
 log = logging.getLogger("calls.reply")
 

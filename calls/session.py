@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 
 from agents.actions import Action, EndCall, PressDigits
 from calls.protocol import (
@@ -18,8 +17,6 @@ from calls.protocol import (
     CallObject,
     Config,
     ConfigFlags,
-    Items,
-    Outbound,
     PingPong,
     Pong,
     Received,
@@ -27,16 +24,14 @@ from calls.protocol import (
     Request,
     Response,
     ResponseRequired,
-    Transcript,
     UpdateAgent,
     action_fields,
     pieces,
 )
+from calls.turns import REMINDER, RESPONSE, BadFrames, Close, Memory, Outgoing, Turn
 
 if TYPE_CHECKING:
     from agents.settings import AgentSettings
-
-BEGIN, RESPONSE, REMINDER, INTERRUPT = "begin", "response", "reminder", "interrupt"
 
 # How long a greeting that needs the caller's name waits for `call_details` (A27).
 DETAILS_WAIT_S = 2.0
@@ -45,60 +40,6 @@ DETAILS_WAIT_S = 2.0
 NOT_TEXT = "Cannot find corresponding Retell LLM."
 NOT_JSON = "Cannot parse incoming message."
 OUR_FAULT = "Server error."
-
-
-class Close(Struct, frozen=True):
-    """The socket is to be closed, which ends the call (protocol.md 1.6)."""
-
-    code: int
-    reason: str
-
-
-Outgoing = Outbound | Close
-
-
-class Turn(Struct, eq=False):
-    """One request and the answer to it. Identity counts: a repeated id is another turn."""
-
-    response_id: int
-    kind: str
-    transcript: Transcript = ()
-    items: Items | None = None
-    call: CallObject = CallObject()
-    pending_action: Action | None = None
-    protected: bool = False
-    text: str = ""
-    action: Action | None = None
-    complete: bool = False
-    inherited: bool = False
-
-    @property
-    def is_reminder(self) -> bool:
-        """The caller has gone quiet: nudge, do not answer."""
-        return self.kind == REMINDER
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The call's dynamic variables, as text."""
-        return self.call.variables
-
-
-class Memory(Struct, frozen=True):
-    """What a call's next socket has to know of its earlier ones (A4 to A6)."""
-
-    settings: AgentSettings
-    call: CallObject | None = None
-    greeted: bool = False
-    newest: Turn | None = None
-    interrupts: int = 0
-    pending_action: Action | None = None
-
-
-class BadFrames(Struct, frozen=True):
-    """What a frame that is none does to its call (A8): the code it is closed with, or text ignored."""
-
-    code: int = 1002
-    ignore_text: bool = False
 
 
 class Session:

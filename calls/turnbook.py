@@ -12,8 +12,8 @@ from msgspec import UNSET
 
 from calls.notes import COMPLETED, CUT_OFF, FAILED, FELL_BACK, OPEN, SUPERSEDED, TIMED_OUT, TurnNote
 from calls.protocol import AgentInterrupt, Response, ToolCallInvocation, ToolCallResult
-from calls.session import BEGIN, INTERRUPT, Turn
 from calls.transcript import Sent, unheard
+from calls.turns import BEGIN, INTERRUPT, Turn
 
 # Agents' words are looked for in this many of the newest turns.
 RECENT = 20

@@ -25,7 +25,7 @@ from agents.responders.base import (
 )
 from calls import live
 from calls.notebook import Notebook
-from calls.session import Turn
+from calls.turns import Turn
 from tests.settings import *  # noqa: F403 - how Django settings build on others
 
 log = logging.getLogger("tests.scripted")

@@ -25,7 +25,8 @@ from calls.protocol import (
     UpdateAgent,
     UpdateOnly,
 )
-from calls.session import Close, Outgoing, Session, Turn
+from calls.session import Session
+from calls.turns import Close, Outgoing, Turn
 
 ids = st.sampled_from([1, 1, 2, 2, 3, 4, 9])
 words = st.sampled_from(["", "Yes. ", "word " * 900])

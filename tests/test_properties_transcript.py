@@ -13,8 +13,8 @@ from msgspec import Raw
 from agents.settings import AgentSettings
 from calls.notebook import Notebook
 from calls.protocol import Response, UpdateOnly, Utterance
-from calls.session import RESPONSE, Turn
 from calls.transcript import Sent, origin, unchanged, unheard
+from calls.turns import RESPONSE, Turn
 
 calmly = settings(deadline=None, max_examples=300)
 

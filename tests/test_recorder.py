@@ -16,8 +16,8 @@ from calls.models import Call, Event, Turn
 from calls.notebook import Notebook
 from calls.protocol import PingPong, Response, ResponseRequired, Utterance
 from calls.recorder import PROCESS, Recorder
-from calls.session import RESPONSE
-from calls.session import Turn as SessionTurn
+from calls.turns import RESPONSE
+from calls.turns import Turn as SessionTurn
 from tests.live import played
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]

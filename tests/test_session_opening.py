@@ -18,7 +18,8 @@ from calls.protocol import (
     UpdateAgent,
     Utterance,
 )
-from calls.session import Memory, Session
+from calls.session import Session
+from calls.turns import Memory
 
 BY_NAME: dict[str, Any] = {"greeting": "Hi {{customer_name}}, hello.", "call_details": True, "auto_reconnect": True}
 CONFIG = Config(ConfigFlags(True, True))

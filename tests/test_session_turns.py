@@ -19,7 +19,8 @@ from calls.protocol import (
     UpdateOnly,
     Utterance,
 )
-from calls.session import BadFrames, Close, Session, Turn
+from calls.session import Session
+from calls.turns import BadFrames, Close, Turn
 
 SAID = (Utterance("user", "Hello?"),)
 

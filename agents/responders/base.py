@@ -12,7 +12,7 @@ from agents.actions import Action
 
 if TYPE_CHECKING:
     from agents.settings import AgentSettings
-    from calls.session import Turn
+    from calls.turns import Turn
 
 
 class Text(Struct, frozen=True):

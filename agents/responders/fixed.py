@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agents.responders.base import Done, Event, Responder
 
 if TYPE_CHECKING:
-    from calls.session import Turn
+    from calls.turns import Turn
 
 
 class FixedResponder(Responder):
