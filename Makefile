@@ -9,9 +9,11 @@ python := $(VENV)/bin/python
 # tools see development settings, whatever this shell or a .env says
 tools := DEBUG=1 ENV_FILE=/dev/null $(python)
 
-# `make run` is for development unless the environment or the .env has a word on DEBUG
-say_debug = [ -n "$${DEBUG+said}" ] || grep -Eqs '^[[:space:]]*(export[[:space:]]+)?DEBUG[[:space:]]*=' "$${ENV_FILE:-.env}" \
-	|| export DEBUG=1
+# `make run` is for development unless the environment or the .env has a word on DEBUG; it leaves a .env that says so,
+# for `manage.py` in the next terminal
+say_debug = env=$${ENV_FILE:-.env}; [ -n "$${DEBUG+said}" ] \
+	|| grep -Eqs '^[[:space:]]*(export[[:space:]]+)?DEBUG[[:space:]]*=' "$$env" \
+	|| { [ -e "$$env" ] || echo DEBUG=1 > "$$env"; export DEBUG=1; }
 
 .PHONY: run test lint format bench clean
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -51,6 +52,15 @@ def make_run(copy: Path, **env: str) -> Iterator[Process]:
         process.end(signal.SIGTERM)
 
 
+def second_terminal(copy: Path, *arguments: str) -> str:
+    """What `manage.py …` prints to somebody who says hello to it and has set nothing: as the README has it."""
+    env = {name: value for name, value in clean_environment().items() if name not in ("DEBUG", "ENV_FILE")}
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(command, cwd=copy, env=env, input="Hello\n", text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def free_port() -> str:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -71,6 +81,7 @@ class TestMakeRun:
                 assert page.status == 200
             with connect(f"{platform}/call_1") as call:
                 assert "How may I help you?" in str(call.recv(5))
+            assert "agent  I am sorry, can you say that again?" in second_terminal(copy, "phone", platform)
         check = f"from django.contrib.auth import authenticate as a; print(a(username='admin', password={password!r}))"
         assert self.shell(copy, check) == "admin"
 
