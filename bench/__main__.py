@@ -70,7 +70,7 @@ def _cpu_per_frame(server: Server, script: list[str], calls: int = 8) -> float:
 
 def cost_of_a_long_call() -> None:
     """The frames of the 60th minute: each holds the whole call."""
-    script = frames(450, timed=True)
+    script = frames(680, timed=True)
     last = [frame for frame in script if len(frame) > 0.95 * len(script[-1])][-60:]
     size = sum(map(len, last)) / len(last) / 1e6
     with serve(OURS) as server:

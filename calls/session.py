@@ -228,6 +228,7 @@ class Session:
         if not self.is_current(turn):
             return []
         turn.text, turn.action, turn.complete = turn.text + text, action, True
+        turn.transcript, turn.items = (), None  # nobody asks again, and they hold the whole frame they came in
         if meant:
             self.pending_action = _lasting(action)
         return list(_responses(turn.response_id, text, done=True, protected=turn.protected, action=action))
