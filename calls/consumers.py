@@ -79,9 +79,10 @@ class CallConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has
 
     async def connect(self) -> None:
         """Lets the socket in or not, and says the first words."""
-        knock = gate.knock(self.scope, arrival_rules().trusted_proxies)
+        rules = arrival_rules()
+        knock = gate.knock(self.scope, rules.trusted_proxies)
         known = await desk.current().look_up(knock.call_id)
-        arrival = arrive(knock, known, arrival_rules())
+        arrival = arrive(knock, known, rules)
         if isinstance(arrival, gate.Refused):
             log.warning("Refused a socket (%s): %s", arrival.reason, arrival.why)
             await self.close(code=4403)
@@ -181,7 +182,6 @@ class CallConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # channels has
     async def say(self, text: str) -> None:
         """Speech nobody asked for; the running reply is given up (protocol.md 4.7)."""
         frames = self.session.interrupt(text)
-        self.notebook.abandoned()
         self.follow()
         await self.deliver(frames)
 

@@ -45,10 +45,6 @@ class CallQuerySet(models.QuerySet["Call"]):
         """Marked live by a process that has fallen silent."""
         return self.live().filter(seen_at__lt=timezone.now() - GONE_AFTER)
 
-    def saying(self, words: str) -> CallQuerySet:
-        """Calls in which somebody said these words."""
-        return self.filter(pk__in=_calls_saying(words))
-
     def matching(self, term: str) -> CallQuerySet:
         """Calls found by a part of their id, by a number in whatever way it is written, or by words said."""
         found = Q(call_id__icontains=term) | Q(pk__in=_calls_saying(term))

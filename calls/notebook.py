@@ -178,10 +178,6 @@ class Notebook:
         begin = self.turns.taken_up if turn.inherited else self.turns.asked
         begin(turn, len(self.transcript), self.now())
 
-    def abandoned(self) -> None:
-        """An interrupt of ours has gone over the turn that was being answered."""
-        self.turns.abandoned(self.now())
-
     def sent(self, frame: Outbound, text: str) -> None:
         """A frame to the platform; `text` is the frame as it goes out."""
         at, position = self.now(), len(self.transcript)
